@@ -1,0 +1,39 @@
+# Everything a first-time user or CI runs. Each target makes the virtual environment it needs.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.PHONY: install demo test test-fast lint format bench clean
+
+install: $(VENV)/installed
+
+# Takes minutes and about 6 GB the first time (torch and its libraries); reused while up to date.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## clips -> features -> training -> table, in the folder demo/
+	$(BIN)/clipmsa demo
+
+test: install  ## every test
+	$(BIN)/pytest
+
+test-fast: install  ## under a minute: no encoder, no training, no process
+	$(BIN)/pytest -m "not slow"
+
+lint: install  ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p clipmsa
+	$(BIN)/mypy tests benchmarks
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## time the co-attention unit and an epoch; prints JSON
+	$(BIN)/python benchmarks/bench_unit.py
+
+clean:
+	rm -rf build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

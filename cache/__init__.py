@@ -1,0 +1,6 @@
+"""The feature store: all that passes between ``extract`` and ``fusion`` (contract: FORMAT.md)."""
+
+from .store import FeatureStore, Stream, StreamSpec, Utterance
+from .writer import StreamColumn, write_store
+
+__all__ = ["FeatureStore", "Stream", "StreamColumn", "StreamSpec", "Utterance", "write_store"]

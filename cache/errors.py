@@ -1,0 +1,43 @@
+"""What can go wrong, one class a kind. The command line prints these as one line, exit status 1."""
+
+from __future__ import annotations
+
+
+class ClipmsaError(Exception):
+    """Something the user can act on; its message says what, where and what to do."""
+
+
+class TableError(ClipmsaError):
+    """A label table or manifest is not usable; names the file and the row."""
+
+
+class MediaError(ClipmsaError):
+    """A clip cannot be decoded."""
+
+
+class WeightsError(ClipmsaError):
+    """A checkpoint is missing or does not fit; names the file, its source and how to get it."""
+
+
+class ProfileError(ClipmsaError):
+    """An extraction profile names something that does not exist."""
+
+
+class StoreError(ClipmsaError):
+    """A feature store breaks the format; names the file and the key."""
+
+
+class FingerprintError(ClipmsaError):
+    """Features made in two different ways would be mixed; shows the difference."""
+
+
+class ConfigError(ClipmsaError):
+    """A training configuration names something the store or the model does not have."""
+
+
+class TrainingError(ClipmsaError):
+    """Training cannot go on; names the seed, the epoch and the utterance."""
+
+
+class DeviceError(ClipmsaError):
+    """A device was asked for that this machine does not have."""

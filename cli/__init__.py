@@ -1,0 +1,1 @@
+"""The `clipmsa` command: thin verbs over `extract`, `fusion` and `cache`."""

@@ -1,0 +1,135 @@
+"""What every verb prints with: data to stdout, notes and progress to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipmsa.cache import FeatureStore
+
+# Where there is no terminal to say how wide it is, tables are not cut.
+out = Console(width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+
+_PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+
+
+def note(message: str, *values: object) -> None:
+    """One line to stderr; `{}` in the message takes values, shown as they are."""
+    text = message.format(*(escape(str(value)) for value in values))
+    err.print(text, soft_wrap=True, highlight=False)
+
+
+def warn_untrained(streams: list[str]) -> None:
+    """Say that encoders had random weights, wherever their figures are about to be shown."""
+    if streams:
+        note(
+            "[bold yellow]untrained encoders:[/] {} had random weights; figures from such "
+            "features say nothing about CLIP-MSA",
+            ", ".join(streams),
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU; other names are torch's own.
+
+    Raises:
+        DeviceError: no such device on this machine.
+    """
+    import torch
+
+    from clipmsa.cache.errors import DeviceError
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"--device {name}: not on this machine ({reason})") from None
+    return device
+
+
+class Advance(Protocol):
+    """Called as work goes on: how much is done, of how much, and a word on how it goes."""
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str, unit: str) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+    if not err.is_terminal:
+        yield _plain(label, unit)
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=err,
+    ) as bar:
+        task = bar.add_task(label, total=None, detail="")
+
+        def advance(done: int, total: int, detail: str = "") -> None:
+            bar.update(task, completed=done, total=total, detail=escape(detail))
+
+        yield advance
+
+
+def _plain(label: str, unit: str) -> Advance:
+    started = time.monotonic()
+    last = started
+
+    def advance(done: int, total: int, detail: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == 0 or (done < total and now - last < _PLAIN_SECONDS):
+            return
+        last = now
+        rate = done / max(now - started, 1e-9)
+        left = f"{(total - done) / rate:.0f} s left" if done < total else f"{now - started:.0f} s"
+        line = f"{label} {done}/{total} {unit}, {rate:.1f} {unit}/s, {left}"
+        note("{}", f"{line}, {detail}" if detail else line)
+
+    return advance
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} {self.unit}/s" if task.speed else f"- {self.unit}/s")
+
+
+def counts_by_split(store: FeatureStore) -> str:
+    """`train 28, valid 8, test 12`."""
+    return ", ".join(f"{split} {store.splits.count(split)}" for split in ("train", "valid", "test"))

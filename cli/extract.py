@@ -1,0 +1,136 @@
+"""`clipmsa extract`: clips on disk -> one feature store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import counts_by_split, note, pick_device, progress, warn_untrained
+
+if TYPE_CHECKING:
+    from clipmsa.extract.manifest import Manifest
+    from clipmsa.extract.pipeline import Report
+    from clipmsa.extract.plan import Settings
+
+
+def extract(
+    dataset: Annotated[
+        str, typer.Option(help="mosi, mosei, a folder in the MMSA layout, or a CSV manifest.")
+    ],
+    root: Annotated[
+        Path | None, typer.Option(help="Where the clips are.", show_default="data/NAME")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The store to write.", show_default="cache/NAME.h5")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="paper, tiny, or a TOML file.")] = "paper",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="pretrained, random, or a folder.", show_default="the profile's"),
+    ] = None,
+    streams: Annotated[
+        str | None, typer.Option(help="Some of the profile's streams: a,b", show_default="all")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Frames a second.", show_default="profile"),
+    ] = None,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many a clip.", show_default="the profile's, 64"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N clips of the table.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any clip failed.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Encode the streams anew.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try clips again that failed before.")
+    ] = False,
+) -> None:
+    """Encode clips once, with frozen pretrained encoders, into one HDF5 feature store.
+
+    Running it again goes on where it stopped, adds new clips and streams, and does nothing when
+    nothing is missing.
+
+    Example: clipmsa extract --dataset mosei --root /data/MOSEI --out cache/mosei.h5
+    """
+    from clipmsa.extract.manifest import read_dataset
+
+    manifest = read_dataset(dataset, root)
+    if limit is not None:
+        manifest = manifest.first(limit)
+    from dataclasses import replace
+
+    from clipmsa.extract.plan import Settings
+    from clipmsa.extract.profiles import Media, check_precision, load_profile
+    from clipmsa.extract.weights import weights_mode
+
+    chosen = load_profile(profile)
+    if streams is not None:
+        chosen = chosen.only(tuple(name.strip() for name in streams.split(",")))
+    media = Media(fps or chosen.media.fps, max_frames or chosen.media.max_frames)
+    settings = Settings(
+        profile=replace(chosen, media=media),
+        weights=weights_mode(weights or chosen.weights),
+        precision=check_precision(precision),
+        device=pick_device(device),
+        batch_clips=batch_size,
+        workers=workers,
+    )
+    out = out or Path("cache") / f"{manifest.dataset}.h5"
+    report = run_extract(manifest, out, settings, overwrite, retry_failed)
+    if strict and report.failures:
+        raise typer.Exit(1)
+
+
+def run_extract(
+    manifest: Manifest, out: Path, settings: Settings, overwrite: bool, retry_failed: bool = False
+) -> Report:
+    """Extract with a progress bar, then say what there is and what failed."""
+    from clipmsa.cache import FeatureStore
+    from clipmsa.extract.pipeline import extract as run
+
+    if settings.weights == "random":
+        note(
+            "[bold yellow]--weights random:[/] the encoders are untrained; their features say "
+            "nothing about CLIP-MSA and are marked so in the store"
+        )
+    with progress("extract", "clips") as advance:
+        report = run(
+            manifest,
+            out,
+            settings,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+            on_progress=lambda done, total, failed: advance(
+                done, total, f"{failed} failed" if failed else ""
+            ),
+        )
+    if report.encoded == 0:
+        note("{}: nothing to do, all {} clips are there", report.path, report.utterances)
+    else:
+        note(
+            "{}: {} clips encoded in {} s",
+            report.path,
+            report.encoded,
+            f"{report.seconds:.1f}",
+        )
+    for failure in report.failures[:10]:
+        note("[red]left out[/] {} at {}: {}", failure.id, failure.stage, failure.error)
+    if len(report.failures) > 10:
+        note("... and {} more; `clipmsa inspect {}` lists them", len(report.failures) - 10, out)
+    store = FeatureStore(report.path)
+    widths = ", ".join(f"{name} {stream.spec.dim}" for name, stream in store.streams.items())
+    note("{} utterances ({}); {}", len(store), counts_by_split(store), widths)
+    if settings.weights != "random":  # then it has been said above
+        warn_untrained(store.untrained_streams)
+    return report

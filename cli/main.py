@@ -1,0 +1,70 @@
+"""The `clipmsa` command. Modules that import torch or an encoder are loaded by the verb in use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from clipmsa.cache.errors import ClipmsaError
+
+from . import demo, extract, inspection, train
+from .console import note
+
+# torch's threads (GNU OpenMP) spin while they wait for one another. On a machine that is busy with
+# something else, a spinning thread starves the one it waits for: training a small model became
+# ten times slower. Read when torch is loaded, which the verbs do later.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="--debug with any verb shows the traceback of an error.",
+)
+app.command("extract")(extract.extract)
+app.command("train")(train.train)
+app.command("inspect")(inspection.inspect)
+app.command("demo")(demo.demo)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(f"clipmsa {version('clipmsa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Multimodal sentiment analysis of video clips with CLIP-enriched features (CLIP-MSA).
+
+    Encode clips once with `extract`, then train from the store with `train`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; give its exit status: 0 done, 1 failed, 2 wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        app(args=[argument for argument in arguments if argument != "--debug"])
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except (ClipmsaError, OSError) as error:
+        if debug:
+            raise
+        note("[bold red]error:[/] {}", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""`clipmsa train`: a feature store -> a run folder and a table of metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import counts_by_split, note, out, pick_device, progress, warn_untrained
+
+if TYPE_CHECKING:
+    from clipmsa.cache import FeatureStore
+    from clipmsa.fusion.config import RunConfig
+    from clipmsa.fusion.runs import Run
+
+
+def train(
+    features: Annotated[Path, typer.Option(help="The feature store.")],
+    variant: Annotated[
+        str, typer.Option(help="A row of Table 2 by name, FILE.toml or FILE.toml:NAME.")
+    ] = "full",
+    seeds: Annotated[str, typer.Option(help="One run each, separated by commas.")] = (
+        "1111,1112,1113"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with tables model and training.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Train CLIP-MSA on a feature store, over several seeds, and test each seed once.
+
+    Writes config.toml, metrics.json, history.csv, predictions.csv and model-SEED.pt.
+
+    Example: clipmsa train --features cache/mosei.h5 --variant full --seeds 1111,1112,1113
+    """
+    from clipmsa.cache import FeatureStore
+    from clipmsa.fusion.config import RunConfig, configured
+    from clipmsa.fusion.variants import find_variant
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{seeds}' must be whole numbers separated by commas", param_hint="--seeds"
+        ) from None
+    found = find_variant(variant)
+    settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
+    run_config = configured(RunConfig(found.name, found.model), config, settings)
+    store = FeatureStore(features)
+    name = features.stem if found.name == "full" else f"{features.stem}-{found.name}"
+    run_train(store, run_config, out or Path("runs") / name, numbers, device)
+
+
+def run_train(
+    store: FeatureStore, config: RunConfig, folder: Path, seeds: list[int], device: str
+) -> Run:
+    """Train with a progress bar, then print the table of test metrics."""
+    from clipmsa.fusion.runs import run
+    from clipmsa.fusion.trainer import Epoch
+
+    note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
+    total = len(seeds) * config.training.epochs
+    ended = dict.fromkeys(seeds, 0)
+    with progress("train", "epochs") as advance:
+
+        def on_epoch(epoch: Epoch) -> None:
+            ended[epoch.seed] = epoch.epoch
+            # A seed that stopped early has no epochs left to wait for.
+            place = seeds.index(epoch.seed)
+            done = place * config.training.epochs + epoch.epoch
+            advance(done, total, f"seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}")
+
+        result = run(store, config, folder, seeds, pick_device(device), on_epoch)
+    for seed, best in zip(seeds, result.metrics["best_epochs"], strict=True):
+        note("seed {}: stopped after epoch {}, best {}", seed, ended[seed], best)
+    print_metrics(result.metrics)
+    warn_untrained(result.metrics["features"]["untrained"])
+    note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")
+    return result
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Test metrics: mean and standard deviation over seeds, interval, the constant's, each seed."""
+    from rich.table import Table
+
+    from clipmsa.fusion.metrics import METRICS
+
+    table = Table(title=f"test, variant '{metrics['variant']}', {len(metrics['seeds'])} seeds")
+    table.add_column("metric")
+    for heading in ("mean ± std", "95 % interval", "constant", *map(str, metrics["seeds"])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for key, words in METRICS.items():
+        row = metrics["test"][key]
+        low, high = row["ci95"]
+        table.add_row(
+            words,
+            f"{_number(row['mean'])} ± {_number(row['std'])}",
+            f"{_number(low)} .. {_number(high)}",
+            _number(metrics["constant"][key]),
+            *map(_number, row["per_seed"]),
+        )
+    out.print(table)
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"

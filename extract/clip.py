@@ -1,0 +1,130 @@
+"""CLIP's text and image encoders through open_clip (paper, Sec. 2.2.1 and 2.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import Compose, Normalize
+
+from clipmsa.cache.errors import ProfileError
+
+from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
+
+_TEXT_BATCH = 64
+_IMAGE_BATCH = 32
+
+
+class OpenClipText(Encoder):
+    """CLIP's text tower: the vector at the end token, projected, not L2-normalised.
+
+    Texts longer than the context (77 tokens) are cut by CLIP's tokenizer.
+    """
+
+    modality = "text"
+    consumes = "text"
+    level = "utterance"
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        architecture: str | Mapping[str, Any],
+    ) -> None:
+        model = _clip(stream, checkpoint, architecture)
+        model.visual = nn.Identity()  # half the weights; this stream has no use for them
+        super().__init__(model, device, precision)
+        name = architecture if isinstance(architecture, str) else "RN50"
+        self.tokenizer = open_clip.get_tokenizer(name, context_length=model.context_length)
+        self.dim = self._embed([""]).shape[-1]
+
+    def _encode(self, items: Sequence[str]) -> list[Tensor]:
+        return [
+            vector[None]
+            for texts in in_batches(items, _TEXT_BATCH)
+            for vector in self._embed(list(texts))
+        ]
+
+    @torch.inference_mode()
+    def _embed(self, texts: list[str]) -> Tensor:
+        model: Any = self.module
+        vectors: Tensor = model.encode_text(self.tokenizer(texts).to(self.device))
+        return vectors
+
+
+class OpenClipImage(Encoder):
+    """CLIP's image tower over whole frames: one vector a frame, not L2-normalised."""
+
+    modality = "vision"
+    consumes = "frames"
+    level = "sequence"
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        architecture: str | Mapping[str, Any],
+    ) -> None:
+        model = _clip(stream, checkpoint, architecture)
+        super().__init__(model.visual.to(memory_format=torch.channels_last), device, precision)
+        settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        steps = image_transform_v2(settings, is_train=False).transforms
+        if not isinstance(steps[-1], Normalize):
+            raise ProfileError(f"stream '{stream}': open_clip's preprocessing has changed its form")
+        # Resized pixels are kept as bytes; to floats and normalised only on the device.
+        self._resize = Compose(steps[:-2])
+        self._mean = torch.tensor(settings.mean, device=device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(settings.std, device=device).view(1, 3, 1, 1) * 255
+        size = settings.size if isinstance(settings.size, int) else settings.size[0]
+        self.dim = self._embed([np.zeros((size, size, 3), np.uint8)]).shape[-1]
+
+    def prepare(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) -> (size, size, 3): CLIP's own resizing and centre crop."""
+        return np.asarray(self._resize(Image.fromarray(frame)))
+
+    def _encode(self, items: Sequence[Sequence[NDArray[np.uint8]]]) -> list[Tensor]:
+        frames = [frame for item in items for frame in item]
+        if not frames:
+            return [torch.empty(0, self.dim) for _ in items]
+        rows = torch.cat([self._embed(batch) for batch in in_batches(frames, _IMAGE_BATCH)])
+        return list(torch.split(rows, [len(item) for item in items]))
+
+    @torch.inference_mode()
+    def _embed(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
+        # NHWC bytes permuted to NCHW are channels_last already.
+        vectors: Tensor = self.module((pixels.float() - self._mean) / self._std)
+        return vectors
+
+
+def _clip(stream: str, checkpoint: Path | None, architecture: str | Mapping[str, Any]) -> Any:
+    """An open_clip model in eval mode: by its name in open_clip, or from a table of sizes."""
+    with seeded(stream):
+        if isinstance(architecture, str):
+            if architecture not in open_clip.list_models():
+                raise ProfileError(f"stream '{stream}': open_clip has no model '{architecture}'")
+            model = open_clip.create_model(architecture, load_weights=False)
+        else:
+            model = open_clip.CLIP(**_mutable(architecture))
+    if checkpoint is not None:
+        load_strictly(model, read_state(checkpoint), checkpoint)
+    return model.eval()
+
+
+def _mutable(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that open_clip may take entries out of, as it does."""
+    return {k: _mutable(v) if isinstance(v, Mapping) else v for k, v in table.items()}

@@ -1,0 +1,142 @@
+"""What an encoder is: one frozen network with its own preprocessing, and the list of those here.
+
+To add one, write a class like those in `text.py`, `speech.py`, `clip.py`, `audioclip.py` or
+`faces.py` and enter it in `_ENCODERS`; a profile then names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clipmsa.cache.errors import ProfileError, WeightsError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_ENCODERS = {
+    "transformers-text": "text:TransformersText",
+    "transformers-speech": "speech:TransformersSpeech",
+    "open-clip-text": "clip:OpenClipText",
+    "open-clip-image": "clip:OpenClipImage",
+    "esresnext": "audioclip:AudioClipSound",
+    "mtcnn-vgg": "faces:MtcnnVgg",
+}
+
+
+class Encoder(ABC):
+    """A frozen encoder: items of one kind in, rows of features out.
+
+    `consumes` says what an item is: a `text` (str), a `waveform` ((samples,) float32 in [-1, 1] at
+    `sample_rate`), or the `frames` of a clip (a list of arrays, each made by `prepare` from one
+    (H, W, 3) uint8 RGB frame). Features of an item do not depend on the others in its batch.
+    """
+
+    modality: ClassVar[Literal["text", "audio", "vision"]]
+    consumes: ClassVar[Literal["text", "waveform", "frames"]]
+    level: ClassVar[Literal["utterance", "sequence"]]
+    sample_rate: int = 0  # Hz, of encoders that consume a waveform
+    dim: int
+
+    def __init__(self, module: nn.Module, device: torch.device, precision: Precision) -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.device, self.precision = device, precision
+
+    def prepare(self, frame: NDArray[np.uint8]) -> NDArray[Any]:
+        """What to keep of a full-size frame; called as clips are decoded, to bound memory."""
+        return frame
+
+    def encode(self, items: Sequence[Any]) -> list[NDArray[np.float32]]:
+        """(T, dim) rows for every item; (1, dim) at utterance level; T may be 0."""
+        with torch.inference_mode(), self._autocast():
+            return [rows.float().cpu().numpy() for rows in self._encode(items)]
+
+    @abstractmethod
+    def _encode(self, items: Sequence[Any]) -> list[Tensor]: ...
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self.precision == "fp32":
+            yield
+        else:
+            with torch.autocast(self.device.type, _AUTOCAST[self.precision]):
+                yield
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the parameters and buffers, for random weights, which no file vouches for."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.module.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def encoder_class(name: str) -> type[Encoder]:
+    """An encoder's class by its name in a profile.
+
+    Raises:
+        ProfileError: no such encoder.
+    """
+    if name not in _ENCODERS:
+        raise ProfileError(f"no encoder '{name}'; there are {', '.join(_ENCODERS)}")
+    module, _, attribute = _ENCODERS[name].partition(":")
+    found: type[Encoder] = getattr(import_module(f"clipmsa.extract.{module}"), attribute)
+    return found
+
+
+@contextmanager
+def seeded(stream: str) -> Iterator[None]:
+    """Draw random weights from a seed that depends on the stream's name alone."""
+    seed = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4], "big")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """A checkpoint's tensors, from safetensors or torch's format; nothing in it is executed.
+
+    Raises:
+        WeightsError: not such a file.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format raises its own kinds
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path}: not a checkpoint of plain tensors ({reason})") from None
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")
+    return state
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put a checkpoint's tensors into a module that must match it key for key.
+
+    Raises:
+        WeightsError: a key is missing or unknown, or a shape differs; names the file.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise WeightsError(f"{path}: does not fit the encoder: {' '.join(lines[1:3])}") from None
+
+
+def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,172 @@
+"""Faces: MTCNN finds the largest in each frame, VGG-11 encodes its crop (paper, Sec. 2.2.3)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from facenet_pytorch import MTCNN
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.vgg import VGG, cfgs, make_layers
+
+from clipmsa.cache.errors import ProfileError
+
+from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
+
+_DETECT_BATCH = 32
+_VGG_BATCH = 32
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class MtcnnVgg(Encoder):
+    """fc7 of VGG-11 (after its ReLU) on the largest face; no row for a frame without a face.
+
+    Detection runs on frames scaled down to a short side of `detect_side` pixels, for faces of at
+    least `min_face` pixels; crops are taken from the same frames, `margin` wider on every side.
+    MTCNN's weights are facenet-pytorch's own and always trained; only VGG's can be random.
+    """
+
+    modality = "vision"
+    consumes = "frames"
+    level = "sequence"
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        detect_side: int = 360,
+        min_face: int = 40,
+        margin: float = 0.1,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        sizes = {"image_size": 224, "shrink": 1, **(architecture or {})}
+        if sizes.keys() != {"image_size", "shrink"}:
+            raise ProfileError(f"stream '{stream}': architecture takes image_size and shrink")
+        if not (sizes["image_size"] >= 32 and 1 <= sizes["shrink"] <= 64):  # VGG-11 halves 5 times
+            raise ProfileError(f"stream '{stream}': image_size is at least 32, shrink 1 to 64")
+        if not (detect_side >= min_face >= 1 and margin >= 0):
+            raise ProfileError(
+                f"stream '{stream}': needs detect_side >= min_face >= 1 and margin >= 0, not "
+                f"{detect_side}, {min_face} and {margin}"
+            )
+        with seeded(stream):
+            vgg = vgg11(sizes["shrink"])
+            # Draws random weights, too, before it loads its own.
+            self.detector = MTCNN(min_face_size=min_face, device=device).eval()
+        if checkpoint is not None:
+            load_strictly(vgg, read_state(checkpoint), checkpoint)
+        # Up to fc7 and its ReLU; dropout between is off in eval mode.
+        vgg.classifier = vgg.classifier[:5]
+        super().__init__(vgg.to(memory_format=torch.channels_last), device, precision)
+        self.detect_side, self.min_face, self.margin = detect_side, min_face, margin
+        self.image_size = int(sizes["image_size"])
+        self.dim = vgg.classifier[3].out_features
+        self._mean = torch.tensor(_IMAGENET_MEAN, device=device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(_IMAGENET_STD, device=device).view(1, 3, 1, 1) * 255
+
+    def prepare(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) -> the same picture with a short side of at most `detect_side` pixels."""
+        height, width = frame.shape[:2]
+        scale = self.detect_side / min(height, width)
+        if scale >= 1:
+            return frame
+        size = (round(width * scale), round(height * scale))
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+
+    def _encode(self, items: Sequence[Sequence[NDArray[np.uint8]]]) -> list[Tensor]:
+        frames = [frame for item in items for frame in item]
+        boxes = self._largest_faces(frames)
+        seen = zip(frames, boxes, strict=True)
+        crops = [self._crop(frame, box) for frame, box in seen if box is not None]
+        rows = [self._fc7(batch) for batch in in_batches(crops, _VGG_BATCH)]
+        found = iter(torch.cat(rows) if rows else ())
+        out, start = [], 0
+        for item in items:
+            count = sum(box is not None for box in boxes[start : start + len(item)])
+            vectors = [next(found) for _ in range(count)]
+            out.append(torch.stack(vectors) if vectors else torch.empty(0, self.dim))
+            start += len(item)
+        return out
+
+    def _largest_faces(
+        self, frames: Sequence[NDArray[np.uint8]]
+    ) -> list[NDArray[np.float32] | None]:
+        """(x1, y1, x2, y2) in pixels of the largest face of each frame; None where there is none.
+
+        MTCNN takes frames of one size at a time, and fails on frames smaller than its smallest
+        face.
+        """
+        boxes: list[NDArray[np.float32] | None] = [None] * len(frames)
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, frame in enumerate(frames):
+            # MTCNN's own arithmetic: 12 * (47 / 47) would do for faces of 47 pixels, 47 * (12 / 47)
+            # is below 12.
+            if min(frame.shape[:2]) * (12 / self.min_face) >= 12:
+                by_size[frame.shape].append(index)
+        for indices in by_size.values():
+            for batch in in_batches(indices, _DETECT_BATCH):
+                # Detection stays in float32: boxes are thresholded, and crops follow them.
+                with torch.autocast(self.device.type, enabled=False):
+                    found, _ = self.detector.detect(np.stack([frames[i] for i in batch]))
+                for index, candidates in zip(batch, found, strict=True):
+                    if candidates is not None and len(candidates):
+                        boxes[index] = max(np.asarray(candidates, np.float32), key=_area)
+        return boxes
+
+    def _crop(self, frame: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The box with its margin, cut at the frame's edge, as (image_size, image_size, 3).
+
+        Edges are whole pixels: MTCNN's move by 1e-5 pixels with the other frames of a batch, which
+        would be enough to turn some bytes of a crop and a ten-thousandth of its features.
+        """
+        height, width = frame.shape[:2]
+        x1, y1, x2, y2 = (float(edge) for edge in box)
+        dx, dy = self.margin * (x2 - x1), self.margin * (y2 - y1)
+        x1, y1, x2, y2 = round(x1 - dx), round(y1 - dy), round(x2 + dx), round(y2 + dy)
+        # A box may lie partly outside; at least one pixel of it is kept.
+        left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+        right, bottom = max(min(x2, width), left + 1), max(min(y2, height), top + 1)
+        side = (self.image_size, self.image_size)
+        region = (left, top, right, bottom)
+        return np.asarray(
+            Image.fromarray(frame).resize(side, Image.Resampling.BILINEAR, box=region)
+        )
+
+    def _fc7(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(crops)).to(self.device).permute(0, 3, 1, 2)
+        rows: Tensor = self.module((pixels.float() - self._mean) / self._std)
+        return rows
+
+
+def vgg11(shrink: int = 1) -> VGG:
+    """torchvision's VGG-11, every width divided by `shrink`; 1 loads torchvision's checkpoint."""
+    layers = [v if isinstance(v, str) else v // shrink for v in cfgs["A"]]
+    if shrink == 1:
+        return VGG(make_layers(layers))
+    model = VGG(make_layers(layers), init_weights=False)
+    width = 4096 // shrink
+    model.classifier = nn.Sequential(
+        nn.Linear(512 // shrink * 7 * 7, width),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(width, width),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(width, 1000),
+    )
+    return model
+
+
+def _area(box: NDArray[np.float32]) -> float:
+    x1, y1, x2, y2 = box
+    return float((x2 - x1) * (y2 - y1))

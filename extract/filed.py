@@ -1,0 +1,90 @@
+"""What has been encoded so far, in whichever files it lies, and the store assembled from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipmsa.cache import FeatureStore, Stream, StreamColumn, StreamSpec, Utterance, write_store
+from clipmsa.cache.store import Failure
+
+
+class Filed:
+    """An index over feature stores: where the features of a (stream, utterance) pair lie.
+
+    `wanted` gives the fingerprint of each stream; features made in another way do not count, nor
+    do text features of another text. `sources` are searched in order.
+    """
+
+    def __init__(self, sources: Iterable[FeatureStore], wanted: Mapping[str, str]) -> None:
+        self.specs: dict[str, StreamSpec] = {}
+        self.failures: dict[str, Failure] = {}
+        self._where: dict[str, dict[str, tuple[Stream, FeatureStore, int]]] = {
+            name: {} for name in wanted
+        }
+        self._durations: dict[str, float] = {}
+        for store in sources:
+            for id_, row in store.index.items():
+                if not math.isnan(store.durations[row]):
+                    self._durations.setdefault(id_, float(store.durations[row]))
+            for failure in store.failed:
+                self.failures.setdefault(failure.id, failure)
+            for name, stream in store.streams.items():
+                if name in wanted and stream.spec.fingerprint == wanted[name]:
+                    self.specs.setdefault(name, stream.spec)
+                    for id_, row in store.index.items():
+                        self._where[name].setdefault(id_, (stream, store, row))
+
+    def lacking(self, utterance: Utterance, names: Iterable[str]) -> frozenset[str]:
+        """The streams, of `names`, that this utterance has not been encoded for."""
+        return frozenset(name for name in names if self._find(name, utterance) is None)
+
+    def failed(self, utterance: Utterance) -> bool:
+        """Whether the clip was tried and failed, and has not been encoded whole since."""
+        return utterance.id in self.failures and bool(self.lacking(utterance, self._where))
+
+    def assemble(
+        self, path: Path, dataset: str, profile: str, utterances: Sequence[Utterance]
+    ) -> int:
+        """Write the store of all utterances that did not fail, in order; give their number."""
+        left_out = [self.failures[u.id] for u in utterances if self.failed(u)]
+        kept = [self._timed(u) for u in utterances if not self.failed(u)]
+        write_store(
+            path,
+            dataset=dataset,
+            profile=profile,
+            utterances=kept,
+            streams=[self._column(name, kept) for name in self.specs],
+            failures=left_out,
+        )
+        return len(kept)
+
+    def _find(self, name: str, utterance: Utterance) -> tuple[Stream, int] | None:
+        found = self._where[name].get(utterance.id)
+        if found is None:
+            return None
+        stream, store, row = found
+        if stream.spec.modality == "text" and store.texts[row] != utterance.text:
+            return None
+        return stream, row
+
+    def _timed(self, utterance: Utterance) -> Utterance:
+        return replace(utterance, duration=self._durations.get(utterance.id, math.nan))
+
+    def _column(self, name: str, utterances: Sequence[Utterance]) -> StreamColumn:
+        places = [self._find(name, utterance) for utterance in utterances]
+        lengths = [0 if p is None else int(p[0].lengths[p[1]]) for p in places]
+
+        def rows() -> Iterator[NDArray[Any]]:
+            for place in places:
+                if place is not None:
+                    stream, row = place
+                    yield stream[row]
+
+        return StreamColumn(self.specs[name], np.array(lengths, np.int64), rows())

@@ -1,0 +1,360 @@
+"""The extraction run: what is missing is decoded, encoded and filed; then the store is assembled.
+
+Progress lives in *parts*: small feature stores, each closed and renamed into a work folder beside
+the output. Resuming, extending a dataset, adding a stream and replacing one are the same rule: a
+(clip, stream) pair that some part or the existing store already holds under the same fingerprint
+is not encoded again. The output appears in one rename at the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
+from clipmsa.cache.errors import ClipmsaError, FingerprintError, MediaError, StoreError
+from clipmsa.cache.provenance import difference
+from clipmsa.cache.store import Failure
+from clipmsa.cache.writer import storage_dtype
+
+from .decode import Decoded, decode
+from .encoder import Encoder
+from .filed import Filed
+from .manifest import Clip, Manifest
+from .plan import Settings, StreamPlan, plan_streams
+
+_PART_CLIPS = 64  # a part is published after so many clips,
+_PART_SECONDS = 30.0  # or so much time, whichever comes first
+_HOPELESS = 8  # when the first so many clips all fail, something else is wrong
+
+Progress = Callable[[int, int, int], None]  # clips done, clips to do, clips failed
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did."""
+
+    path: Path
+    utterances: int  # in the store
+    encoded: int  # clips that something was encoded for
+    failures: list[Failure]
+    seconds: float
+
+
+def extract(
+    manifest: Manifest,
+    out: Path,
+    settings: Settings,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    on_progress: Progress = lambda done, total, failed: None,
+) -> Report:
+    """Bring the store at `out` to hold every stream of the profile for every clip.
+
+    `overwrite` encodes the profile's streams anew, and lets clips that the table no longer lists
+    go. Streams of the store that the profile does not have are kept as they are. `retry_failed`
+    tries the clips again that failed in an earlier run.
+
+    Raises:
+        WeightsError: a checkpoint is missing or does not fit.
+        FingerprintError: the store's features were made in another way.
+        StoreError: the store at `out` is damaged, or holds clips that the table does not list.
+        ClipmsaError: another run is writing to `out`, or the first clips all failed.
+    """
+    started = time.monotonic()
+    plans = plan_streams(settings)
+    work = out.parent / f".{out.name}.parts"
+    with _only_writer(work, out):
+        existing = FeatureStore(out) if out.exists() else None
+        if existing is not None and not overwrite:
+            _refuse_to_mix(existing, plans, manifest)
+
+        def filed() -> Filed:
+            """Everything there is at this moment, under the fingerprints that are wanted."""
+            sources = [FeatureStore(path) for path in sorted(work.glob("*.h5"))]
+            wanted = {name: plan.fingerprint for name, plan in plans.items()}
+            if existing is not None:
+                others = {
+                    name: stream
+                    for name, stream in existing.streams.items()
+                    if not (overwrite and name in plans)
+                }
+                wanted = {n: s.spec.fingerprint for n, s in others.items()} | wanted
+                sources.append(existing.with_streams(others))
+            return Filed(sources, wanted)
+
+        before = filed()
+        pending = _pending(manifest.clips, before, plans, retry_failed)
+        todo = sum(map(len, pending.values()))
+        if todo:
+            _encode(manifest, pending, plans, settings, work, on_progress)
+        after = filed() if todo else before
+        utterances = [clip.utterance for clip in manifest.clips]
+        left_out = [after.failures[u.id] for u in utterances if after.failed(u)]
+        kept = [u for u in utterances if not after.failed(u)]
+        if todo or existing is None or any(work.glob("*.h5")) or not _lists(existing, kept):
+            _refuse_gaps(after, kept, out)
+            after.assemble(out, manifest.dataset, settings.profile.name, utterances)
+        for part in work.glob("*.h5"):
+            part.unlink()
+    return Report(out, len(kept), todo, left_out, time.monotonic() - started)
+
+
+def _pending(
+    clips: Sequence[Clip], filed: Filed, plans: Mapping[str, StreamPlan], retry_failed: bool
+) -> dict[frozenset[str], list[Clip]]:
+    """Clips to encode, grouped by the streams that they lack."""
+    groups: dict[frozenset[str], list[Clip]] = {}
+    for clip in clips:
+        lacking = filed.lacking(clip.utterance, plans)
+        if lacking and (retry_failed or clip.utterance.id not in filed.failures):
+            groups.setdefault(lacking, []).append(clip)
+    return groups
+
+
+def _encode(
+    manifest: Manifest,
+    pending: Mapping[frozenset[str], list[Clip]],
+    plans: Mapping[str, StreamPlan],
+    settings: Settings,
+    work: Path,
+    on_progress: Progress,
+) -> None:
+    """Encode every pending clip and publish the results in parts."""
+    total = sum(map(len, pending.values()))
+    done = failed = 0
+    on_progress(0, total, 0)
+    needed = frozenset().union(*pending)
+    # cuDNN's convolutions use TF32 unless told otherwise; "fp32" would not be true then.
+    torch.backends.cudnn.allow_tf32 = False
+    encoders = {name: plan.build() for name, plan in plans.items() if name in needed}
+    specs = {name: plans[name].spec(encoder) for name, encoder in encoders.items()}
+    for names, clips in pending.items():
+        chosen = {name: encoder for name, encoder in encoders.items() if name in names}
+        part = _Part(work, manifest.dataset, settings.profile.name, [specs[n] for n in chosen])
+        for batch in _decoded(clips, chosen, settings):
+            for result in _encode_batch(batch, chosen):
+                part.add(result)
+                done += 1
+                failed += isinstance(result, Failure)
+            on_progress(done, total, failed)
+            if done == failed and (done >= _HOPELESS or done == total):
+                first = part.failures[0]
+                raise ClipmsaError(
+                    f"the first {done} clips all failed; '{first.id}' at {first.stage}: "
+                    f"{first.error}"
+                )
+            if part.due:
+                part.publish()
+        part.publish()
+
+
+@dataclass
+class _Encoded:
+    """A clip's rows by stream, (T, D) in the store's type."""
+
+    utterance: Utterance
+    rows: dict[str, NDArray[np.floating]]
+
+
+def _decoded(
+    clips: Sequence[Clip], encoders: Mapping[str, Encoder], settings: Settings
+) -> Iterator[list[Decoded | Failure]]:
+    """Batches of clips in order, decoded ahead by threads; at most two batches are in memory."""
+
+    def attempt(clip: Clip) -> Decoded | Failure:
+        try:
+            return decode(clip, encoders, settings.profile.media)
+        except MediaError as error:
+            return Failure(clip.utterance.id, "media", str(error))
+
+    size = settings.batch_clips
+    with ThreadPoolExecutor(settings.workers) as pool:
+        waiting: deque[Future[Decoded | Failure]] = deque()
+        batch: list[Decoded | Failure] = []
+        try:
+            for clip in clips:
+                waiting.append(pool.submit(attempt, clip))
+                if len(waiting) > size:
+                    batch.append(waiting.popleft().result())
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+            batch += [future.result() for future in waiting]
+            for start in range(0, len(batch), size):
+                yield batch[start : start + size]
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _encode_batch(
+    batch: Sequence[Decoded | Failure], encoders: Mapping[str, Encoder]
+) -> Iterator[_Encoded | Failure]:
+    """Run a batch of clips through every encoder; a clip that an encoder fails on is a Failure."""
+    clips = [item for item in batch if isinstance(item, Decoded)]
+    failures = {item.id: item for item in batch if isinstance(item, Failure)}
+    results = {
+        d.clip.utterance.id: _Encoded(replace(d.clip.utterance, duration=d.duration), {})
+        for d in clips
+    }
+    for name, encoder in encoders.items():
+        having = [d for d in clips if name in d.items and d.clip.utterance.id not in failures]
+        for decoded, rows in zip(having, _rows(name, encoder, having), strict=True):
+            id_ = decoded.clip.utterance.id
+            if isinstance(rows, Failure):
+                failures[id_] = rows
+            else:
+                results[id_].rows[name] = rows
+    yield from failures.values()
+    yield from (result for id_, result in results.items() if id_ not in failures)
+
+
+def _rows(
+    name: str, encoder: Encoder, clips: Sequence[Decoded]
+) -> list[NDArray[np.floating] | Failure]:
+    """An encoder's rows for each clip in the store's type, or why it has none."""
+    if not clips:
+        return []
+    try:
+        encoded = encoder.encode([decoded.items[name] for decoded in clips])
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise ClipmsaError(
+                f"stream '{name}': out of memory; use a smaller --batch-size"
+            ) from error
+        if len(clips) > 1:  # find the culprit, so that the others do not suffer for it
+            return [rows for decoded in clips for rows in _rows(name, encoder, [decoded])]
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return [Failure(clips[0].clip.utterance.id, name, reason)]
+    dtype = storage_dtype(encoder.level)
+    limit = np.finfo(dtype).max
+    return [
+        rows.astype(dtype)
+        if bool((np.abs(rows) <= limit).all())  # false for NaN too
+        else Failure(d.clip.utterance.id, name, f"features are not finite in {dtype}")
+        for d, rows in zip(clips, encoded, strict=True)
+    ]
+
+
+@dataclass
+class _Part:
+    """Results waiting to be published together as one small store in the work folder."""
+
+    folder: Path
+    dataset: str
+    profile: str
+    specs: Sequence[StreamSpec]
+    results: list[_Encoded] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, result: _Encoded | Failure) -> None:
+        if isinstance(result, Failure):
+            self.failures.append(result)
+        else:
+            self.results.append(result)
+
+    @property
+    def due(self) -> bool:
+        count = len(self.results) + len(self.failures)
+        return count >= _PART_CLIPS or time.monotonic() - self.since > _PART_SECONDS
+
+    def publish(self) -> None:
+        """Write what waits, under a name that no other part has, and start afresh."""
+        if self.results or self.failures:
+            write_store(
+                self.folder / f"{time.time_ns():020d}.h5",
+                dataset=self.dataset,
+                profile=self.profile,
+                utterances=[result.utterance for result in self.results],
+                streams=[self._column(spec) for spec in self.specs],
+                failures=self.failures,
+            )
+        self.results, self.failures, self.since = [], [], time.monotonic()
+
+    def _column(self, spec: StreamSpec) -> StreamColumn:
+        rows = [
+            result.rows.get(spec.name, np.empty((0, spec.dim), storage_dtype(spec.level)))
+            for result in self.results
+        ]
+        return StreamColumn(spec, np.array([len(r) for r in rows], np.int64), rows)
+
+
+@contextmanager
+def _only_writer(work: Path, out: Path) -> Iterator[None]:
+    """Hold the work folder for this run; a killed run lets go of it by dying."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ClipmsaError(
+            f"{out}: another run is writing to it; wait for it, or use another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        if not any(work.glob("*.h5")):  # parts stay for the next run to go on from
+            shutil.rmtree(work, ignore_errors=True)
+        lock.release()
+
+
+def _refuse_to_mix(
+    existing: FeatureStore, plans: Mapping[str, StreamPlan], manifest: Manifest
+) -> None:
+    """Raise if the store was made in another way, or holds clips that would be lost."""
+    for name, plan in plans.items():
+        if name in existing.streams:
+            spec = existing.streams[name].spec
+            if spec.fingerprint != plan.fingerprint:
+                raise FingerprintError(
+                    f"{existing.path}: stream '{name}' was made in another way "
+                    f"({difference(spec.config, plan.config)}); use another --out, or "
+                    f"--streams {name} --overwrite to encode it anew"
+                )
+    listed = {clip.utterance.id for clip in manifest.clips}
+    unlisted = [id_ for id_ in existing.ids if id_ not in listed]
+    if unlisted:
+        raise StoreError(
+            f"{existing.path}: holds {len(unlisted)} clips that this run does not list "
+            f"('{unlisted[0]}', ...); drop --limit, use another --out, or --overwrite to drop them"
+        )
+
+
+def _refuse_gaps(filed: Filed, utterances: Sequence[Utterance], out: Path) -> None:
+    """Raise if a stream that was not asked for lacks clips: no rows would mean "missing"."""
+    for name in filed.specs:
+        lacking = [u.id for u in utterances if name in filed.lacking(u, [name])]
+        if lacking:
+            raise StoreError(
+                f"{out}: its stream '{name}' lacks {len(lacking)} of the clips "
+                f"('{lacking[0]}', ...); extract '{name}' too, or use another --out"
+            )
+
+
+def _lists(store: FeatureStore, utterances: Sequence[Utterance]) -> bool:
+    """Whether the store's table says what the manifest says: ids, order, splits, labels, texts."""
+    if len(store) != len(utterances):
+        return False
+    labels = np.array([u.label for u in utterances], np.float32)
+    return (
+        store.ids == [u.id for u in utterances]
+        and store.splits == [u.split for u in utterances]
+        and store.texts == [u.text for u in utterances]
+        and np.array_equal(store.labels, labels, equal_nan=True)
+    )

@@ -1,0 +1,122 @@
+"""What a run is to make: a plan for each stream, and the fingerprint of all that decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from clipmsa.cache import StreamSpec
+from clipmsa.cache.errors import ProfileError, WeightsError
+from clipmsa.cache.provenance import fingerprint
+
+from .encoder import Encoder, Precision, encoder_class
+from .profiles import Profile, StreamRecipe
+from .weights import Checkpoint, WeightsMode, find_checkpoint
+
+# Raised when decoding or preprocessing changes what features are; part of every fingerprint.
+PREPROCESSING = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to extract. Only `profile`, `weights` and `precision` change what the features are."""
+
+    profile: Profile
+    weights: WeightsMode = "pretrained"
+    precision: Precision = "fp32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_clips: int = 8  # clips that go through the encoders together
+    workers: int = 2  # threads that decode
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """A stream to make: its recipe in the profile, the weights that were found, the settings."""
+
+    recipe: StreamRecipe
+    checkpoint: Checkpoint
+    settings: Settings
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """All that decides the features; engine, device and batch size do not."""
+        encoder = encoder_class(self.recipe.encoder)
+        media = self.settings.profile.media
+        return {
+            "encoder": self.recipe.encoder,
+            "options": dict(self.recipe.options),
+            "weights": self.checkpoint.identity,
+            "precision": self.settings.precision,
+            "preprocessing": PREPROCESSING,
+            **(
+                {"media": {"fps": media.fps, "max_frames": media.max_frames}}
+                if encoder.consumes == "frames"
+                else {}
+            ),
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.config)
+
+    def build(self) -> Encoder:
+        """Load the encoder onto the device.
+
+        Raises:
+            WeightsError: the checkpoint does not fit.
+            ProfileError: the profile sets an option that the encoder does not have.
+        """
+        make: Callable[..., Encoder] = encoder_class(self.recipe.encoder)
+        try:
+            return make(
+                self.recipe.name,
+                self.checkpoint.path,
+                self.settings.device,
+                self.settings.precision,
+                **self.recipe.options,
+            )
+        except TypeError as error:
+            raise ProfileError(
+                f"stream '{self.recipe.name}': encoder '{self.recipe.encoder}' does not take "
+                f"these options ({error})"
+            ) from error
+
+    def spec(self, encoder: Encoder) -> StreamSpec:
+        """What the store records of the stream."""
+        return StreamSpec(
+            name=self.recipe.name,
+            modality=encoder.modality,
+            branch=self.recipe.branch,
+            level=encoder.level,
+            dim=encoder.dim,
+            encoder=self.recipe.encoder,
+            weights=self.checkpoint.name,
+            weights_sha256=self.checkpoint.sha256 or encoder.weights_digest(),
+            fingerprint=self.fingerprint,
+            config=self.config,
+        )
+
+
+def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
+    """A plan for every stream of the profile, by name.
+
+    Raises:
+        WeightsError: checkpoints are missing; the message shows the first and counts the others.
+    """
+    plans: dict[str, StreamPlan] = {}
+    missing: list[WeightsError] = []
+    for recipe in settings.profile.streams:
+        try:
+            checkpoint = find_checkpoint(recipe.name, recipe.source, settings.weights)
+        except WeightsError as error:
+            missing.append(error)
+            continue
+        plans[recipe.name] = StreamPlan(recipe, checkpoint, settings)
+    if missing:
+        more = f" (and {len(missing) - 1} more streams lack theirs)" if len(missing) > 1 else ""
+        raise WeightsError(f"{missing[0]}{more}")
+    return plans

@@ -1,0 +1,133 @@
+"""Profiles: which encoder makes which stream, with which settings; TOML, shipped or the user's."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from clipmsa.cache.errors import ProfileError
+from clipmsa.cache.store import BRANCHES
+
+from .encoder import Precision, encoder_class
+
+_SHIPPED = Path(__file__).with_name("profiles")
+_SOURCES = ({"hub"}, {"hub", "file"}, {"url"}, {"url", "sha256"})
+
+
+@dataclass(frozen=True)
+class Media:
+    """How a clip's picture is sampled: a clock of `fps`, at most `max_frames` of its ticks."""
+
+    fps: float = 5.0
+    max_frames: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps < math.inf:
+            raise ProfileError(f"fps is {self.fps}, must be above 0")
+        if not isinstance(self.max_frames, int) or self.max_frames < 1:
+            raise ProfileError(f"max_frames is {self.max_frames}, must be a whole number above 0")
+
+
+@dataclass(frozen=True)
+class StreamRecipe:
+    """A stream as a profile asks for it: an encoder by name, its branch, source and options."""
+
+    name: str
+    encoder: str
+    branch: str
+    source: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All that decides what features are, apart from weights and precision."""
+
+    name: str
+    weights: str  # what --weights is when not given
+    media: Media
+    streams: tuple[StreamRecipe, ...]
+
+    def only(self, names: tuple[str, ...]) -> Profile:
+        """The profile with some of its streams.
+
+        Raises:
+            ProfileError: it has no such stream.
+        """
+        known = [recipe.name for recipe in self.streams]
+        for name in names:
+            if name not in known:
+                raise ProfileError(
+                    f"profile '{self.name}' has no stream '{name}'; there are {', '.join(known)}"
+                )
+        return replace(self, streams=tuple(r for r in self.streams if r.name in names))
+
+
+def load_profile(name: str) -> Profile:
+    """A shipped profile by name, or a TOML file of the user's.
+
+    Raises:
+        ProfileError: no such profile, or it names what does not exist.
+    """
+    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
+        raise ProfileError(
+            f"no profile '{name}'; there are {shipped}, or give a TOML file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not a TOML file ({error})") from None
+    unknown = content.keys() - {"weights", "media", "streams"}
+    if unknown:
+        raise ProfileError(
+            f"{path}: no setting '{min(unknown)}'; there are weights, media, streams"
+        )
+    for key, kind in (("weights", str), ("media", dict), ("streams", dict)):
+        if not isinstance(content.get(key, kind()), kind):
+            raise ProfileError(f"{path}: {key} must be a {'text' if kind is str else 'table'}")
+    try:
+        media = Media(**content.get("media", {}))
+    except TypeError:
+        raise ProfileError(f"{path}: [media] takes fps and max_frames") from None
+    streams = tuple(_recipe(path, *item) for item in content.get("streams", {}).items())
+    if not streams:
+        raise ProfileError(f"{path}: no [streams.NAME] table")
+    return Profile(path.stem, content.get("weights", "pretrained"), media, streams)
+
+
+def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
+    if "/" in name or not isinstance(table, Mapping):
+        raise ProfileError(f"{path}: '{name}' is no [streams.NAME] table, NAME without a slash")
+    options = dict(table)
+    try:
+        encoder, branch = options.pop("encoder"), options.pop("branch")
+    except KeyError as error:
+        raise ProfileError(f"{path}: [streams.{name}] has no {error}") from None
+    encoder_class(str(encoder))  # refuses an unknown name before anything is loaded
+    if branch not in BRANCHES:
+        raise ProfileError(
+            f"{path}: [streams.{name}] branch is '{branch}', must be {' or '.join(BRANCHES)}"
+        )
+    source = options.pop("source", {})
+    if source and not (isinstance(source, Mapping) and source.keys() in _SOURCES):
+        raise ProfileError(
+            f"{path}: [streams.{name}] source is {source}, must be {{ hub, file? }} or "
+            f"{{ url, sha256? }}"
+        )
+    return StreamRecipe(name, encoder, branch, source, options)
+
+
+def check_precision(precision: str) -> Precision:
+    """Raises ProfileError unless it is one of the three."""
+    for known in get_args(Precision):
+        if precision == known:
+            return known  # type: ignore[no-any-return]
+    raise ProfileError(
+        f"precision is '{precision}', must be one of {', '.join(get_args(Precision))}"
+    )

@@ -1,0 +1,96 @@
+"""Speech through a transformers encoder: wav2vec 2.0, mean over time (paper, Sec. 2.2.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
+
+from clipmsa.cache.errors import ProfileError, WeightsError
+
+from .encoder import Encoder, Precision
+from .text import load_pretrained, quiet, random_model
+
+
+class TransformersSpeech(Encoder):
+    """Any transformers speech encoder over raw waveforms; one vector, the mean over its frames.
+
+    Clips run one at a time: wav2vec 2.0 base normalises over time in its first layer, so that
+    padding a batch would change its features even under an attention mask.
+    """
+
+    modality = "audio"
+    consumes = "waveform"
+    level = "utterance"
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        pooling: Literal["mean"] = "mean",
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        if pooling != "mean":
+            raise ProfileError(f"stream '{stream}': pooling is '{pooling}', must be mean")
+        if checkpoint is None:
+            model = random_model(stream, architecture)
+            self.features = Wav2Vec2FeatureExtractor()
+        else:
+            model, self.features = load_pretrained(checkpoint), _load_features(checkpoint)
+        if not hasattr(model.config, "conv_kernel"):
+            raise ProfileError(
+                f"stream '{stream}': {type(model).__name__} does not take waveforms as wav2vec 2.0"
+            )
+        super().__init__(model, device, precision)
+        self.sample_rate = int(self.features.sampling_rate)
+        self.dim = int(model.config.hidden_size)
+        self.shortest = _receptive_field(model.config.conv_kernel, model.config.conv_stride)
+
+    def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:
+        return [self._mean(waveform) for waveform in items]
+
+    def _mean(self, waveform: NDArray[np.float32]) -> Tensor:
+        """(samples,) -> (1, dim)."""
+        # Shorter than one frame: the convolutions would have nothing to give.
+        waveform = np.pad(waveform, (0, max(0, self.shortest - len(waveform))))
+        values = self.features(waveform, sampling_rate=self.sample_rate, return_tensors="pt")
+        states: Tensor = self.module(values["input_values"].to(self.device)).last_hidden_state
+        return states.mean(dim=1)
+
+
+def _load_features(folder: Path) -> Any:
+    """What scales a waveform for the model of a transformers folder.
+
+    Raises:
+        WeightsError: the folder does not say; a guess could be silently wrong.
+    """
+    try:
+        with quiet():
+            return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises OSError, ValueError, ImportError, ...
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"{folder}: has no usable preprocessor_config.json ({reason}); copy the repository's "
+            f"beside the weights"
+        ) from None
+
+
+def _receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples that one output frame sees: 400 for wav2vec 2.0, 25 ms at 16 kHz.
+
+    >>> _receptive_field((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
+    400
+    """
+    return 1 + sum(
+        (kernel - 1) * math.prod(strides[:layer]) for layer, kernel in enumerate(kernels)
+    )

@@ -1,0 +1,202 @@
+"""Text through a transformers encoder: ALBERT's [CLS] vector (paper, Sec. 2.2.1)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from clipmsa.cache.errors import ProfileError, WeightsError
+
+from .encoder import Encoder, Precision, in_batches, seeded
+
+_BATCH = 32
+
+
+class TransformersText(Encoder):
+    """Any transformers text encoder; one vector from the last layer.
+
+    `pooling` is "cls", the first token (not the pooler's output, which is a further layer), or
+    "mean" over the tokens. Shorter texts of a batch are padded under an attention mask, which
+    these encoders respect exactly.
+    """
+
+    modality = "text"
+    consumes = "text"
+    level = "utterance"
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        pooling: Literal["cls", "mean"] = "cls",
+        max_tokens: int = 512,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        if pooling not in ("cls", "mean"):
+            raise ProfileError(f"stream '{stream}': pooling is '{pooling}', must be cls or mean")
+        if max_tokens < 2:  # [CLS] and [SEP]
+            raise ProfileError(f"stream '{stream}': max_tokens is {max_tokens}, must be at least 2")
+        model: Any
+        if checkpoint is None:
+            model = random_model(stream, architecture)
+            self.tokenizer: Any = HashedWords(model.config.vocab_size)
+        else:
+            model, self.tokenizer = load_pretrained(checkpoint), _load_tokenizer(checkpoint)
+        super().__init__(model, device, precision)
+        self.pooling, self.max_tokens = pooling, max_tokens
+        self.dim = int(model.config.hidden_size)
+
+    def _encode(self, items: Sequence[str]) -> list[Tensor]:
+        return [
+            vector[None]
+            for texts in in_batches(items, _BATCH)
+            for vector in self._pooled(list(texts))
+        ]
+
+    def _pooled(self, texts: list[str]) -> Tensor:
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        mask = tokens["attention_mask"].to(self.device)
+        states: Tensor = self.module(
+            input_ids=tokens["input_ids"].to(self.device), attention_mask=mask
+        ).last_hidden_state
+        if self.pooling == "cls":
+            return states[:, 0]
+        mean: Tensor = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return mean
+
+
+class HashedWords:
+    """A stand-in tokenizer for random weights, which come without a vocabulary.
+
+    Words become ids by a hash, between the [CLS] and [SEP] that BERT's kind of encoder expects.
+    """
+
+    PAD, CLS, SEP, FIRST_WORD = 0, 2, 3, 5
+
+    def __init__(self, vocab_size: int) -> None:
+        self.words = vocab_size - self.FIRST_WORD
+
+    def __call__(self, texts: list[str], *, max_length: int, **_: Any) -> dict[str, Tensor]:
+        """input_ids and attention_mask, (B, T) each, padded to the longest."""
+        ids = [
+            [self.CLS, *map(self._id, text.lower().split()[: max_length - 2]), self.SEP]
+            for text in texts
+        ]
+        T = max(map(len, ids))
+        return {
+            "input_ids": torch.tensor([row + [self.PAD] * (T - len(row)) for row in ids]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (T - len(row)) for row in ids]),
+        }
+
+    def _id(self, word: str) -> int:
+        return self.FIRST_WORD + zlib.crc32(word.encode()) % self.words
+
+
+def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:
+    """A transformers model of the sizes in a profile's `architecture` table, at random.
+
+    Raises:
+        ProfileError: there is no table, or transformers cannot build what it describes.
+    """
+    values = dict(architecture) if isinstance(architecture, Mapping) else {}
+    model_type = values.pop("model_type", None)
+    if model_type is None:
+        raise ProfileError(
+            f"stream '{stream}': --weights random needs `architecture = {{ model_type = ... }}`"
+        )
+    if model_type not in CONFIG_MAPPING:
+        raise ProfileError(f"stream '{stream}': transformers has no model_type '{model_type}'")
+    known = AutoConfig.for_model(model_type)
+    for key in values:  # transformers would take any, and leave the default in place
+        if not hasattr(known, key):
+            raise ProfileError(f"stream '{stream}': architecture '{model_type}' has no '{key}'")
+    try:
+        with seeded(stream):
+            return AutoModel.from_config(AutoConfig.for_model(model_type, **values))
+    except Exception as error:  # transformers raises ValueError, TypeError, its own, ...
+        reason = " ".join(str(error).split())
+        raise ProfileError(f"stream '{stream}': architecture cannot be built: {reason}") from None
+
+
+def load_pretrained(folder: Path) -> Any:
+    """A transformers model from its folder, every weight of it from the file.
+
+    Raises:
+        WeightsError: the folder holds no such model, or weights are missing from it.
+    """
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            model, info = AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+            )
+    except Exception as error:  # transformers raises OSError, ValueError, RuntimeError, ...
+        raise WeightsError(f"{folder}: not a transformers model ({_first_line(error)})") from None
+    # A pooler is a further layer that this program does not use; some repositories leave it out.
+    absent = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if absent:
+        raise WeightsError(
+            f"{folder}: the checkpoint lacks {len(absent)} weights of {type(model).__name__}, "
+            f"such as {absent[0]}; random numbers would stand in for them"
+        )
+    for key, found, wanted in sorted(info["mismatched_keys"]):
+        raise WeightsError(
+            f"{folder}: does not fit its config.json: {key} is {tuple(found)}, "
+            f"must be {tuple(wanted)}"
+        )
+    return model
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a transformers folder.
+
+    Raises:
+        WeightsError: there is none, or not all of it.
+    """
+    remedy = "copy the repository's tokenizer files, tokenizer.json among them, beside the weights"
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises OSError, ValueError, ImportError, ...
+        raise WeightsError(
+            f"{folder}: has no usable tokenizer ({_first_line(error)}); {remedy}"
+        ) from None
+    # Without a vocabulary transformers makes a tokenizer to which every word is unknown.
+    files = tokenizer.vocab_files_names.values()
+    if files and not any((folder / name).is_file() for name in files):
+        raise WeightsError(f"{folder}: has no tokenizer (no {' or '.join(files)}); {remedy}")
+    return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the report that transformers prints on loading; its faults are raised instead."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

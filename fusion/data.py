@@ -1,0 +1,118 @@
+"""From a feature store to batches: which stream plays which role, and rows gathered by index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clipmsa.cache import FeatureStore, StreamSpec
+from clipmsa.cache.errors import ConfigError, TrainingError
+
+from .config import ROLES, ModelConfig
+from .ragged import Ragged
+
+
+def streams_by_role(store: FeatureStore, config: ModelConfig) -> dict[str, StreamSpec]:
+    """The stream for each role that the model uses, in the order of `ROLES`.
+
+    A stream's role is its modality and branch, so a swapped encoder needs no code. Roles that the
+    store has no stream for are left out.
+
+    Raises:
+        ConfigError: several streams have one role and the configuration names none of them, it
+            names one that is not there, or no stream is left.
+    """
+    chosen: dict[str, StreamSpec] = {}
+    for role in ROLES:
+        if role in config.drop:
+            continue
+        candidates = {
+            name: stream.spec
+            for name, stream in store.streams.items()
+            if f"{stream.spec.modality}/{stream.spec.branch}" == role
+        }
+        name = config.streams.get(role)
+        if name is not None and name not in candidates:
+            raise ConfigError(
+                f"{store.path}: no stream '{name}' with the role {role}; "
+                f"there is {', '.join(candidates) or 'none'}"
+            )
+        if name is None and len(candidates) > 1:
+            raise ConfigError(
+                f"{store.path}: {' and '.join(candidates)} both have the role {role}; "
+                f'choose with --set \'streams={{"{role}" = "{next(iter(candidates))}"}}\''
+            )
+        if candidates:
+            chosen[role] = candidates[name] if name else next(iter(candidates.values()))
+    if not chosen:
+        raise ConfigError(f"{store.path}: no stream is left to train on")
+    return chosen
+
+
+class Batch(NamedTuple):
+    """Utterances `rows` of the store: their streams by role, and labels (B,)."""
+
+    rows: Tensor
+    streams: dict[str, Ragged]
+    labels: Tensor
+
+
+class FeatureData:
+    """The chosen streams of a store as tensors that share its memory map.
+
+    Nothing is copied until a batch is gathered, so a store larger than memory trains in flat
+    memory; of a smaller one the operating system keeps the pages.
+    """
+
+    def __init__(
+        self, store: FeatureStore, roles: Mapping[str, StreamSpec], device: torch.device
+    ) -> None:
+        self.store, self.roles, self.device = store, dict(roles), device
+        self.labels = torch.from_numpy(store.labels)
+        self._values = {
+            role: torch.from_numpy(store.streams[spec.name].values) for role, spec in roles.items()
+        }
+        self._offsets = {
+            role: torch.from_numpy(store.streams[spec.name].offsets) for role, spec in roles.items()
+        }
+
+    def labelled_rows(self, split: str) -> Tensor:
+        """Rows of a split whose label is known, in the store's order.
+
+        Raises:
+            TrainingError: there is none.
+        """
+        rows = torch.from_numpy(self.store.rows_of_split(split))
+        rows = rows[~self.labels[rows].isnan()]
+        if len(rows) == 0:
+            raise TrainingError(
+                f"{self.store.path}: no utterance of split '{split}' has a label; "
+                f"training needs train, valid and test"
+            )
+        return rows
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Gather utterances by row number (B,), as float32 on the device."""
+        streams = {role: self._gather(role, rows) for role in self.roles}
+        return Batch(rows, streams, self.labels[rows].to(self.device))
+
+    def not_finite(self, batch: Batch) -> str | None:
+        """Where a batch holds NaN or infinity, as "stream of 'utterance'"; None where nowhere."""
+        for role, stream in batch.streams.items():
+            bad = (~stream.rows.isfinite()).any(dim=1).cpu()
+            if bad.any():
+                owner = torch.arange(len(batch.rows)).repeat_interleave(stream.lengths)[bad][0]
+                id_ = self.store.ids[int(batch.rows[owner])]
+                return f"stream '{self.roles[role].name}' of utterance '{id_}'"
+        return None
+
+    def _gather(self, role: str, rows: Tensor) -> Ragged:
+        offsets = self._offsets[role]
+        start, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+        ends = lengths.cumsum(0)
+        shift = (start - (ends - lengths)).repeat_interleave(lengths)
+        index = shift + torch.arange(len(shift))
+        return Ragged(self._values[role][index].to(self.device, torch.float32), lengths)

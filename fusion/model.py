@@ -1,0 +1,134 @@
+"""CLIP-MSA, wired: six streams -> F_t, F_a, F_v -> F_m -> y' (paper, Sec. 2).
+
+| paper                 | here                                  | shape   |
+|-----------------------|---------------------------------------|---------|
+| F_t^albert, F_t^clip  | branches "text/own", "text/clip"      | (B, D)  |
+| F_a^wav2vec, ESResNeXt| branches "audio/own", "audio/clip"    | (B, D)  |
+| F_v^trans, F_v^clip   | branches "vision/own", "vision/clip"  | (B, d)  |
+| F_t, F_a, F_v         | `ModalProjection` of each modality    | (B, d)  |
+| F_av, F_m             | `HierarchicalFusion`                  | (B, d)  |
+| y'                    | `Predictor`                           | (B,)    |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from clipmsa.cache import StreamSpec
+
+from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, VectorBranch
+from .coattention import Concatenation, HierarchicalFusion
+from .config import MODALITIES, ModelConfig
+from .ragged import Ragged
+
+
+class ModalProjection(nn.Module):
+    """F_t, F_a or F_v = BatchNorm(Linear([own; clip])) (Sec. 2.2.1 to 2.2.3)."""
+
+    def __init__(self, in_dim: int, d: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(in_dim, d)
+        self.norm = nn.BatchNorm1d(d)
+
+    def forward(self, branches: Tensor) -> Tensor:
+        """(B, sum of the branches' widths) -> (B, d)."""
+        out: Tensor = self.norm(self.linear(self.dropout(branches)))
+        return out
+
+
+class Predictor(nn.Module):
+    """y' from F_m by a fully connected network (Sec. 2.4)."""
+
+    def __init__(self, in_dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, f_m: Tensor) -> Tensor:
+        """(B, in_dim) -> (B,)."""
+        score: Tensor = self.layers(f_m)
+        return score.squeeze(-1)
+
+
+class ClipMSA(nn.Module):
+    """The trainable part of CLIP-MSA over the streams it is given.
+
+    `streams` maps roles ("text/own", "vision/clip", ...) to the store's description of the stream
+    in that role; widths are read from it. A modality without any stream takes no part.
+    """
+
+    def __init__(self, config: ModelConfig, streams: Mapping[str, StreamSpec]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict({role: _branch(s, config) for role, s in streams.items()})
+        self.roles = {
+            modality: [role for role in streams if role.startswith(f"{modality}/")]
+            for modality in MODALITIES
+        }
+        order = [modality for modality in config.order if self.roles[modality]]
+        self.projections = nn.ModuleDict(
+            {
+                modality: ModalProjection(
+                    sum(self._branch(role).out_dim for role in self.roles[modality]),
+                    config.d,
+                    config.feature_dropout,
+                )
+                for modality in order
+            }
+        )
+        self.fusion: nn.Module
+        if config.fusion == "concat":
+            self.fusion = Concatenation(order)
+        else:
+            self.fusion = HierarchicalFusion(
+                order, config.d, config.heads, config.d_ff, config.residual, config.dropout
+            )
+        width = config.d * (len(order) if config.fusion == "concat" else 1)
+        self.predictor = Predictor(width, config.predictor_hidden, config.dropout)
+
+    def forward(self, streams: Mapping[str, Ragged]) -> Tensor:
+        """Streams by role, of one batch -> scores y' (B,)."""
+        return self.intermediates(streams)["y"]
+
+    def intermediates(self, streams: Mapping[str, Ragged]) -> dict[str, Tensor]:
+        """The paper's quantities by name: F_text, F_audio, F_vision (B, d), F_m, and y (B,)."""
+        modalities = {
+            modality: projection(
+                torch.cat(
+                    [self._branch(role)(streams[role]) for role in self.roles[modality]], dim=-1
+                )
+            )
+            for modality, projection in self.projections.items()
+        }
+        f_m = self.fusion(modalities)
+        return {
+            **{f"F_{modality}": f for modality, f in modalities.items()},
+            "F_m": f_m,
+            "y": self.predictor(f_m),
+        }
+
+    def _branch(self, role: str) -> Branch:
+        branch = self.branches[role]
+        assert isinstance(branch, Branch)
+        return branch
+
+
+def _branch(stream: StreamSpec, config: ModelConfig) -> Branch:
+    """The layer that makes one vector of a stream: by its level, and for sequences its branch."""
+    if stream.level == "utterance":
+        return VectorBranch(stream.dim)
+    if stream.branch == "own":
+        return FrameTransformer(
+            stream.dim,
+            config.d,
+            config.transformer_heads,
+            config.transformer_layers,
+            config.transformer_ff,
+            config.dropout,
+        )
+    recurrent = SLSTM if config.temporal == "slstm" else StackedBiLSTM
+    return recurrent(stream.dim, config.d)

@@ -1,0 +1,152 @@
+"""A run: one variant over several seeds, in a folder that holds all there is to know of it.
+
+config.toml  metrics.json  history.csv  predictions.csv  model-<seed>.pt
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+
+from clipmsa.cache import FeatureStore
+from clipmsa.cache.files import publish_text
+
+from .checkpoint import save_checkpoint
+from .config import RunConfig
+from .data import FeatureData, streams_by_role
+from .metrics import METRICS, bootstrap_intervals, regression_metrics
+from .trainer import Epoch, Outcome, train_seed
+
+SEEDS = (1111, 1112, 1113)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: where it is, and the content of its metrics.json."""
+
+    path: Path
+    metrics: dict[str, Any]
+
+
+def run(
+    store: FeatureStore,
+    config: RunConfig,
+    out: Path,
+    seeds: Sequence[int] = SEEDS,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Run:
+    """Train every seed and write the run folder; metrics.json comes last, so it marks the end.
+
+    Raises:
+        ConfigError: the store lacks what the configuration names.
+        TrainingError: a split is empty, or numbers are not finite.
+    """
+    streams = streams_by_role(store, config.model)
+    data = FeatureData(store, streams, torch.device(device))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").unlink(missing_ok=True)
+    publish_text(out / "config.toml", tomli_w.dumps(_plain(asdict(config))))
+    outcomes = []
+    for seed in seeds:
+        outcome = train_seed(data, config, seed, on_epoch)
+        save_checkpoint(
+            out / f"model-{seed}.pt", outcome.state, config, streams, seed, outcome.metrics["valid"]
+        )
+        outcomes.append(outcome)
+    _write_history(out / "history.csv", outcomes)
+    _write_predictions(out / "predictions.csv", data, outcomes)
+    metrics = {
+        "variant": config.variant,
+        "features": {
+            "path": str(store.path),
+            "fingerprints": {spec.name: spec.fingerprint for spec in streams.values()},
+            "untrained": [spec.name for spec in streams.values() if spec.untrained],
+        },
+        "seeds": list(seeds),
+        "best_epochs": [outcome.best_epoch for outcome in outcomes],
+        **{split: _summary(data, outcomes, split) for split in ("test", "valid")},
+        "constant": constant_baseline(data),
+    }
+    publish_text(out / "metrics.json", json.dumps(_json_numbers(metrics), indent=2) + "\n")
+    return Run(out, metrics)
+
+
+def constant_baseline(data: FeatureData) -> dict[str, float]:
+    """Test metrics of the best that ignores its input: the median label of split train."""
+    truth = data.labels[data.labelled_rows("test")].numpy()
+    guess = float(data.labels[data.labelled_rows("train")].median())
+    return regression_metrics(np.full(len(truth), guess), truth)
+
+
+def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
+    """Mean, standard deviation (over seeds, population, as MMSA reports it) and interval."""
+    truth = data.labels[data.labelled_rows(split)].double().numpy()
+    scores = np.stack([outcome.predictions[split] for outcome in outcomes])
+    intervals = bootstrap_intervals(scores, truth)
+    summary = {}
+    for key in METRICS:
+        per_seed = [outcome.metrics[split][key] for outcome in outcomes]
+        summary[key] = {
+            "mean": float(np.mean(per_seed)),
+            "std": float(np.std(per_seed)),
+            "per_seed": per_seed,
+            "ci95": list(intervals[key]),
+        }
+    return summary
+
+
+def _write_history(path: Path, outcomes: Sequence[Outcome]) -> None:
+    rows = [asdict(epoch) for outcome in outcomes for epoch in outcome.history]
+    publish_text(path, _csv(rows[0].keys(), (row.values() for row in rows)))
+
+
+def _write_predictions(path: Path, data: FeatureData, outcomes: Sequence[Outcome]) -> None:
+    seeds = [f"prediction_{outcome.seed}" for outcome in outcomes]
+    lines = []
+    for split in ("valid", "test"):
+        rows = data.labelled_rows(split).tolist()
+        scores = np.stack([outcome.predictions[split] for outcome in outcomes], axis=1)
+        for row, score in zip(rows, scores.tolist(), strict=True):
+            label = float(data.labels[row])
+            lines.append([data.store.ids[row], split, label, sum(score) / len(score), *score])
+    publish_text(path, _csv(["id", "split", "label", "prediction", *seeds], lines))
+
+
+def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as lists and mappings as dicts, for TOML."""
+    return {
+        key: _plain(value)
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in config.items()
+    }
+
+
+def _json_numbers(value: Any) -> Any:
+    """NaN as null: JSON has no NaN, and other programs' readers refuse it."""
+    if isinstance(value, Mapping):
+        return {key: _json_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json_numbers(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,61 @@
+"""Variants of the model by name: Table 2 of the paper, and the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clipmsa.cache.errors import ConfigError
+
+from .config import ModelConfig, changed, read_toml
+
+_TABLE2 = Path(__file__).with_name("variants.toml")
+
+
+class Variant(NamedTuple):
+    """A variant: its name, the paper's row (its own name where it has none), its model."""
+
+    name: str
+    row: str
+    model: ModelConfig
+
+
+def table2() -> list[Variant]:
+    """The nine rows of the paper's Table 2, in its order."""
+    return variants_of(_TABLE2)
+
+
+def variants_of(path: Path) -> list[Variant]:
+    """Every variant of a TOML file, one a table.
+
+    Raises:
+        ConfigError: not TOML, or a table sets what the model does not have.
+    """
+    return [_variant(path, name, table) for name, table in read_toml(path).items()]
+
+
+def find_variant(name: str) -> Variant:
+    """A variant by name: one of Table 2, `FILE.toml` that holds one, or `FILE.toml:NAME`.
+
+    Raises:
+        ConfigError: no such variant; the message lists those there are.
+    """
+    path, colon, inner = name.rpartition(":") if ".toml:" in name else (name, "", "")
+    candidates = variants_of(Path(path)) if path.endswith(".toml") else table2()
+    if path.endswith(".toml") and not colon and len(candidates) == 1:
+        return candidates[0]
+    wanted = inner or name
+    for variant in candidates:
+        if variant.name == wanted:
+            return variant
+    known = ", ".join(variant.name for variant in candidates)
+    hint = f"write {path}:NAME" if path.endswith(".toml") and not colon else "or give a TOML file"
+    raise ConfigError(f"no variant '{wanted}'; there are {known}; {hint}")
+
+
+def _variant(path: Path, name: str, table: Any) -> Variant:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: '{name}' must be a table, as in [{name}]")
+    values = dict(table)
+    row = str(values.pop("row", name))
+    return Variant(name, row, changed(ModelConfig(), values, f"{path} [{name}]"))
