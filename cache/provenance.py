@@ -32,11 +32,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     'media.fps: 5.0 -> 4.0'
     """
     before, after = dict(_flat(old)), dict(_flat(new))
-    changed = sorted(
-        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-    )
     return "; ".join(
-        f"{key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}" for key in changed
+        f"{key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}"
+        for key in sorted(before.keys() | after.keys())
+        if _text(before, key) != _text(after, key)
     )
 
 
@@ -53,7 +52,12 @@ def sha256_of_files(files: Iterable[Path]) -> str:
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _text(config: Mapping[str, Any], key: str) -> str:
+    """What the fingerprint sees of a value: 5 and 5.0 differ, and so do null and nothing."""
+    return canonical_json({key: config[key]} if key in config else {})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sized
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -127,12 +128,11 @@ class FeatureStore:
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise StoreError(f"{self.path}: not a readable HDF5 file ({error})") from None
-        with file:
+        with file, self._reading(""):
             self._read_head(file)
             self._read_table(file)
-            self.streams = {
-                name: self._read_stream(name, group) for name, group in file["streams"].items()
-            }
+            names = list(self._group(file, "streams"))
+            self.streams = {name: self._read_stream(file, name) for name in names}
             self.failed = self._read_failures(file)
 
     def __len__(self) -> int:
@@ -202,26 +202,24 @@ class FeatureStore:
     # -- reading ------------------------------------------------------------------------------
 
     def _read_head(self, file: h5py.File) -> None:
-        if _text(file.attrs.get("format", "")) != FORMAT:
+        if self._attribute(file, "format") != FORMAT:
             raise StoreError(
                 f"{self.path}: attribute 'format' is not '{FORMAT}'; "
                 f"this HDF5 file is not a feature store"
             )
-        version = int(file.attrs.get("version", 0))
-        if version != VERSION:
+        version = self._attribute(file, "version", needed=True)
+        if version not in (str(VERSION), f"{VERSION}.0"):  # some programs write doubles only
             raise StoreError(
-                f"{self.path}: format version {version}, this clipmsa reads version {VERSION}; "
+                f"{self.path}: attribute 'version' is {version}, this clipmsa reads {VERSION}; "
                 f"install the release that wrote it, or extract again"
             )
-        for key in ("utterances", "streams"):
-            if key not in file:
-                raise StoreError(f"{self.path}: group '/{key}' is missing")
-        self.dataset = _text(file.attrs.get("dataset", ""))
-        self.profile = _text(file.attrs.get("profile", ""))
-        self.created = _text(file.attrs.get("created", ""))
-        self.clipmsa_version = _text(file.attrs.get("clipmsa_version", ""))
+        self.dataset = self._attribute(file, "dataset")
+        self.profile = self._attribute(file, "profile")
+        self.created = self._attribute(file, "created")
+        self.clipmsa_version = self._attribute(file, "clipmsa_version")
 
     def _read_table(self, file: h5py.File) -> None:
+        self._group(file, "utterances")
         self.ids = self._strings(file, "utterances/id")
         self.video_ids = self._strings(file, "utterances/video_id")
         self.clip_ids = self._strings(file, "utterances/clip_id")
@@ -243,110 +241,171 @@ class FeatureStore:
                     f"{self.path}: /utterances/{key} has {len(column)} rows, "
                     f"/utterances/id has {len(self.ids)}"
                 )
-        if len(set(self.ids)) != len(self.ids):
-            twice = next(id_ for row, id_ in enumerate(self.ids) if id_ in self.ids[:row])
-            raise StoreError(f"{self.path}: utterance id '{twice}' occurs twice in /utterances/id")
+        twice = [id_ for id_, count in Counter(self.ids).items() if count > 1]
+        if twice:
+            raise StoreError(
+                f"{self.path}: utterance id '{twice[0]}' occurs twice in /utterances/id"
+            )
+        pairs = zip(self.video_ids, self.clip_ids, strict=True)
+        for id_, (video_id, clip_id) in zip(self.ids, pairs, strict=True):
+            if id_ != f"{video_id}{ID_SEPARATOR}{clip_id}":
+                raise StoreError(
+                    f"{self.path}: /utterances/id holds '{id_}', by its video_id and clip_id it "
+                    f"must be '{video_id}{ID_SEPARATOR}{clip_id}'"
+                )
         for row, split in enumerate(self.splits):
             if split not in SPLITS:
                 raise StoreError(
                     f"{self.path}: /utterances/split of '{self.ids[row]}' is '{split}', "
                     f"must be one of {', '.join(SPLITS)}"
                 )
+        if np.isinf(self.labels).any():
+            row = int(np.argmax(np.isinf(self.labels)))
+            raise StoreError(
+                f"{self.path}: /utterances/label of '{self.ids[row]}' is {self.labels[row]}, "
+                f"must be a number, or NaN where unknown"
+            )
 
-    def _read_stream(self, name: str, group: h5py.Group) -> Stream:
-        where = f"{self.path}: /streams/{name}"
-        for key in ("values", "offsets"):
-            if key not in group:
-                raise StoreError(f"{where}/{key} is missing")
-        values = group["values"]
-        if values.ndim != 2 or values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4):
+    def _read_stream(self, file: h5py.File, name: str) -> Stream:
+        key = f"streams/{name}"
+        where = f"{self.path}: /{key}"
+        group = self._group(file, key)
+        values = self._dataset(file, f"{key}/values", rank=2)
+        if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4) or not values.shape[1]:
             raise StoreError(
                 f"{where}/values is {values.dtype} of shape {values.shape}, "
-                f"must be float16 or float32 of shape (N, D)"
+                f"must be float16 or float32 of shape (N, D), D at least 1"
             )
-        offsets = group["offsets"][:].astype(np.int64)
+        starts = self._dataset(file, f"{key}/offsets")
+        if starts.dtype.kind not in "iu":
+            raise StoreError(f"{where}/offsets is {starts.dtype}, must be int64")
+        with self._reading(f"{key}/offsets"):
+            offsets: NDArray[np.int64] = starts[:].astype(np.int64)
         if len(offsets) != len(self.ids) + 1:
             raise StoreError(
                 f"{where}/offsets has {len(offsets)} entries, must have one more than the "
                 f"{len(self.ids)} utterances"
             )
-        if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        if offsets[0] != 0 or offsets[-1] != len(values) or (offsets[1:] < offsets[:-1]).any():
             raise StoreError(
                 f"{where}/offsets must rise from 0 to the {len(values)} rows of values"
             )
-        missing = [key for key in ("modality", "branch", "level") if key not in group.attrs]
-        if missing:
-            raise StoreError(f"{where} has no attribute '{missing[0]}'")
-        attributes = {key: _text(value) for key, value in group.attrs.items()}
+        needed = {
+            key: self._attribute(group, key, needed=True) for key in ("modality", "branch", "level")
+        }
+        told = {
+            key: self._attribute(group, key)
+            for key in ("encoder", "weights", "weights_sha256", "fingerprint")
+        }
         try:
-            config = json.loads(attributes.get("config", "{}"))
-        except json.JSONDecodeError as error:
+            config = json.loads(self._attribute(group, "config") or "{}")
+        except ValueError as error:
             raise StoreError(f"{where}: attribute 'config' is not JSON ({error})") from None
+        if not isinstance(config, dict):
+            raise StoreError(f"{where}: attribute 'config' must be a JSON object")
         try:
-            spec = StreamSpec(
-                name=name,
-                modality=attributes["modality"],
-                branch=attributes["branch"],
-                level=attributes["level"],
-                dim=values.shape[1],
-                encoder=attributes.get("encoder", ""),
-                weights=attributes.get("weights", ""),
-                weights_sha256=attributes.get("weights_sha256", ""),
-                fingerprint=attributes.get("fingerprint", ""),
-                config=config,
-            )
+            spec = StreamSpec(name=name, dim=values.shape[1], config=config, **needed, **told)
         except StoreError as error:
             raise StoreError(f"{self.path}: {error}") from None
         if spec.level == "utterance" and (np.diff(offsets) > 1).any():
             row = int(np.argmax(np.diff(offsets) > 1))
             raise StoreError(
-                f"{where}: level is 'utterance', yet '{self.ids[row]}' has "
+                f"{where}/offsets: level is 'utterance', yet '{self.ids[row]}' has "
                 f"{offsets[row + 1] - offsets[row]} rows"
             )
-        return Stream(spec, _map(self.path, values), offsets)
+        with self._reading(f"{key}/values"):
+            return Stream(spec, _map(self.path, values), offsets)
 
     def _read_failures(self, file: h5py.File) -> list[Failure]:
         if "failures" not in file:
             return []
+        self._group(file, "failures")
         columns = [self._strings(file, f"failures/{key}") for key in Failure._fields]
+        if len({len(column) for column in columns}) > 1:
+            raise StoreError(
+                f"{self.path}: /failures/id, stage and error have "
+                f"{', '.join(str(len(column)) for column in columns)} rows, must have as many"
+            )
         return [Failure(*row) for row in zip(*columns, strict=True)]
 
     def _strings(self, file: h5py.File, key: str) -> list[str]:
         dataset = self._dataset(file, key)
         if h5py.check_string_dtype(dataset.dtype) is None:
             raise StoreError(f"{self.path}: /{key} is {dataset.dtype}, must be UTF-8 strings")
-        try:
-            return [str(text) for text in dataset.asstr()[:]]
-        except UnicodeDecodeError as error:
-            raise StoreError(f"{self.path}: /{key} is not UTF-8 ({error})") from None
+        with self._reading(key):  # as UTF-8 even where the file says ASCII, as NumPy's bytes do
+            return [str(text) for text in dataset.asstr("utf-8")[:]]
 
     def _floats(self, file: h5py.File, key: str) -> NDArray[np.float32]:
         dataset = self._dataset(file, key)
         if dataset.dtype.kind != "f":
             raise StoreError(f"{self.path}: /{key} is {dataset.dtype}, must be float32")
-        numbers: NDArray[np.float32] = dataset[:].astype(np.float32)
+        with self._reading(key), np.errstate(over="ignore"):
+            numbers: NDArray[np.float32] = dataset[:].astype(np.float32)
         return numbers
 
-    def _dataset(self, file: h5py.File, key: str) -> Any:
+    def _group(self, file: h5py.File, key: str) -> h5py.Group:
+        group = self._item(file, key)
+        if not isinstance(group, h5py.Group):
+            raise StoreError(f"{self.path}: /{key} is not a group")
+        return group
+
+    def _dataset(self, file: h5py.File, key: str, rank: int = 1) -> Any:
+        dataset = self._item(file, key)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StoreError(f"{self.path}: /{key} is not a dataset")
+        if dataset.is_virtual or dataset.external:
+            # HDF5 reads the parts of a virtual dataset that it cannot find as zeros.
+            raise StoreError(f"{self.path}: /{key} is kept in other files; a store is one file")
+        if dataset.shape is None or dataset.ndim != rank:
+            raise StoreError(
+                f"{self.path}: /{key} has shape {dataset.shape}, must have {rank} axes"
+            )
+        return dataset
+
+    def _item(self, file: h5py.File, key: str) -> Any:
         if key not in file:
-            raise StoreError(f"{self.path}: dataset '/{key}' is missing")
-        return file[key]
+            raise StoreError(f"{self.path}: /{key} is missing")
+        with self._reading(key):
+            item = file[key]
+        if item.file.filename != file.filename:
+            raise StoreError(f"{self.path}: /{key} links to another file; a store is one file")
+        return item
+
+    def _attribute(self, item: h5py.Group, key: str, *, needed: bool = False) -> str:
+        """An attribute as text: h5py gives str, bytes, scalars or arrays, by who wrote it."""
+        if key not in item.attrs:
+            if needed:
+                raise StoreError(f"{self.path}: {item.name} has no attribute '{key}'")
+            return ""
+        with self._reading(f"{item.name[1:]} attribute '{key}'"):
+            value = item.attrs[key]
+            if isinstance(value, h5py.Empty):
+                return ""
+            if isinstance(value, np.ndarray) and value.size == 1:
+                value = value.item()
+            if isinstance(value, bytes):
+                return value.decode()
+            return str(value).encode(errors="surrogateescape").decode()  # h5py lets any byte pass
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """Name the file and the key in what goes wrong in HDF5, as it does in damaged files."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{self.path}: /{key} is not UTF-8 ({error})") from None
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise StoreError(f"{self.path}: /{key} cannot be read ({error})") from error
 
 
 def _map(path: Path, dataset: Any) -> NDArray[Any]:
-    """Memory-map a contiguous little-endian dataset; read any other layout into memory."""
-    offset = dataset.id.get_offset()
-    plain = dataset.chunks is None and offset is not None and not dataset.external
-    native = dataset.dtype.byteorder in "=<" and sys.byteorder == "little"
-    if not (plain and native and offset % dataset.dtype.itemsize == 0):
-        array: NDArray[Any] = dataset[:].astype(dataset.dtype.newbyteorder("="), copy=False)
+    """Memory-map a dataset that lies in the file as it does in memory; read any other layout."""
+    offset = dataset.id.get_offset()  # None where there is no one place: chunked, compact, empty
+    dtype = dataset.dtype
+    # h5py gives the nearest type of NumPy: bfloat16 counts as float32 and needs converting.
+    same = dtype.isnative and dataset.id.get_type() == h5py.h5t.py_create(dtype)
+    if offset is None or not same or offset % dtype.itemsize:
+        array: NDArray[Any] = dataset[:].astype(dtype.newbyteorder("="), copy=False)
         return array
     # Copy-on-write: torch shares memory with writable arrays only, and the file stays as it is.
-    return np.memmap(path, dataset.dtype, "c", offset, dataset.shape)
-
-
-def _text(value: object) -> str:
-    """An attribute as text: h5py gives str, bytes or numpy scalars, by who wrote it."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    return str(value)
+    return np.memmap(path, dtype, "c", offset, dataset.shape)

@@ -1,7 +1,7 @@
 """Write a feature store whole: to a temporary file that is closed, synced and renamed.
 
 HDF5 does not survive a kill in the middle of a write, so a store is never grown in place: what is
-at the final path was closed before it got there.
+at the final path was closed, and read back against the format's rules, before it got there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .errors import StoreError
 from .files import publish
 from .provenance import canonical_json
-from .store import FORMAT, VERSION, Failure, StreamSpec, Utterance
+from .store import FORMAT, VERSION, Failure, FeatureStore, StreamSpec, Utterance
 
 _BLOCK_ROWS = 4096  # rows gathered before one write: tens of MB at the widest stream
 _PAGE = 4096  # values start on a page, so that they can be memory-mapped well
@@ -52,37 +52,51 @@ def write_store(
     Rows are taken from the columns as they are written, so memory holds a block at a time.
 
     Raises:
-        StoreError: a column does not have the rows that its `lengths` promise.
+        StoreError: a column does not have the rows that its `lengths` promise, or what was written
+            breaks a rule of the format, such as an id that occurs twice.
     """
-    with (
-        publish(path) as temporary,
-        h5py.File(
+    with publish(path) as temporary:
+        with h5py.File(
             temporary,
             "w",
             libver=("earliest", "v110"),  # bytes must not depend on the HDF5 in the h5py wheel
             locking=False,
             alignment_threshold=_PAGE,
             alignment_interval=_PAGE,
-        ) as file,
-    ):
-        file.attrs["format"] = FORMAT
-        file.attrs["version"] = VERSION
-        file.attrs["dataset"] = dataset
-        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        file.attrs["clipmsa_version"] = version("clipmsa")
-        file.attrs["profile"] = profile
-        table = file.create_group("utterances")
-        _write_strings(table, "id", [u.id for u in utterances])
-        for key in ("video_id", "clip_id", "split", "text"):
-            _write_strings(table, key, [getattr(u, key) for u in utterances])
-        for key in ("label", "duration"):
-            table[key] = np.array([getattr(u, key) for u in utterances], np.float32)
-        group = file.create_group("streams")
-        for column in streams:
-            _write_stream(group, column)
-        table = file.create_group("failures")
-        for key in Failure._fields:
-            _write_strings(table, key, [getattr(f, key) for f in failures])
+        ) as file:
+            _write_head(file, dataset, profile)
+            _write_table(file, utterances)
+            group = file.create_group("streams")
+            for column in streams:
+                _write_stream(group, column)
+            _write_failures(file, failures)
+        try:
+            FeatureStore(temporary)
+        except StoreError as error:  # about a file that is gone when this is read
+            raise StoreError(str(error).replace(str(temporary), str(path))) from None
+
+
+def _write_head(file: h5py.File, dataset: str, profile: str) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["version"] = VERSION
+    file.attrs["dataset"] = dataset
+    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    file.attrs["clipmsa_version"] = version("clipmsa")
+    file.attrs["profile"] = profile
+
+
+def _write_table(file: h5py.File, utterances: Sequence[Utterance]) -> None:
+    table = file.create_group("utterances")
+    for key in ("id", "video_id", "clip_id", "split", "text"):
+        _write_strings(table, key, [getattr(u, key) for u in utterances])
+    for key in ("label", "duration"):
+        table[key] = np.array([getattr(u, key) for u in utterances], np.float32)
+
+
+def _write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:
+    table = file.create_group("failures")
+    for key in Failure._fields:
+        _write_strings(table, key, [_printable(getattr(f, key)) for f in failures])
 
 
 def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
@@ -94,22 +108,29 @@ def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
     group.attrs["config"] = canonical_json(spec.config)
     offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)
     group["offsets"] = offsets
-    values = group.create_dataset("values", (int(offsets[-1]), spec.dim), storage_dtype(spec.level))
+    dtype = storage_dtype(spec.level)
+    values = group.create_dataset("values", (int(offsets[-1]), spec.dim), dtype)
     written = 0
-    for block in _blocks(column.rows):
-        values[written : written + len(block)] = block
-        written += len(block)
-    if written != offsets[-1]:
+    for block in _blocks(column.rows, spec):
+        end = written + len(block)
+        if end <= len(values):
+            values[written:end] = _as_stored(block, dtype, spec)
+        written = end
+    if written != len(values):
         raise StoreError(
-            f"stream '{spec.name}': {written} rows were given, its lengths sum to {offsets[-1]}"
+            f"stream '{spec.name}': {written} rows were given, its lengths sum to {len(values)}"
         )
 
 
-def _blocks(rows: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _blocks(rows: Iterable[NDArray[Any]], spec: StreamSpec) -> Iterator[NDArray[Any]]:
     """Join small arrays of rows into blocks worth a write call."""
     waiting: list[NDArray[Any]] = []
     count = 0
     for array in rows:
+        if array.shape[1:] != (spec.dim,):  # HDF5 would repeat one column over all
+            raise StoreError(
+                f"stream '{spec.name}': rows of shape {array.shape}, must be (T, {spec.dim})"
+            )
         waiting.append(array)
         count += len(array)
         if count >= _BLOCK_ROWS:
@@ -119,8 +140,31 @@ def _blocks(rows: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         yield np.concatenate(waiting)
 
 
+def _as_stored(block: NDArray[Any], dtype: np.dtype[Any], spec: StreamSpec) -> NDArray[Any]:
+    try:
+        with np.errstate(over="raise"):
+            return block.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise StoreError(
+            f"stream '{spec.name}': values beyond {np.finfo(dtype).max:g}, the largest {dtype}"
+        ) from None
+
+
 def _write_strings(group: h5py.Group, key: str, texts: Sequence[str]) -> None:
     """Fixed length, UTF-8: ten times faster to read than variable length."""
+    for text in texts:
+        if text != _printable(text):
+            raise StoreError(
+                f"{group.name}/{key}: {text!r} holds a zero byte or is not Unicode; "
+                f"the store cannot keep it"
+            )
     encoded = [text.encode("utf-8") for text in texts]
     dtype = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
     group.create_dataset(key, data=np.array(encoded, dtype), dtype=dtype)
+
+
+def _printable(text: str) -> str:
+    """What a store can keep of a text: no zero bytes, which end a string in HDF5, and escapes for
+    Python's surrogates, which stand for the bytes of a file name that are not Unicode.
+    """
+    return text.replace("\0", "").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ class OpenClipText(Encoder):
         model.visual = nn.Identity()  # half the weights; this stream has no use for them
         super().__init__(model, device, precision)
         name = architecture if isinstance(architecture, str) else "RN50"
-        self.tokenizer = open_clip.get_tokenizer(name, context_length=model.context_length)
+        with _quiet():
+            self.tokenizer = open_clip.get_tokenizer(name, context_length=model.context_length)
         self.dim = self._embed([""]).shape[-1]
 
     def _encode(self, items: Sequence[str]) -> list[Tensor]:
@@ -117,12 +120,24 @@ def _clip(stream: str, checkpoint: Path | None, architecture: str | Mapping[str,
         if isinstance(architecture, str):
             if architecture not in open_clip.list_models():
                 raise ProfileError(f"stream '{stream}': open_clip has no model '{architecture}'")
-            model = open_clip.create_model(architecture, load_weights=False)
+            with _quiet():
+                model = open_clip.create_model(architecture, load_weights=False)
         else:
             model = open_clip.CLIP(**_mutable(architecture))
     if checkpoint is not None:
         load_strictly(model, read_state(checkpoint), checkpoint)
     return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's log: it warns of random weights, which were asked for or are replaced."""
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        root.handlers = handlers
 
 
 def _mutable(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,9 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format raises its own kinds
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if "weights only" in reason.lower() or "weights_only" in reason:
+            reason = "it is damaged, or holds code"  # torch's text advises on how to run that
         raise WeightsError(f"{path}: not a checkpoint of plain tensors ({reason})") from None
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")

@@ -109,8 +109,7 @@ class MtcnnVgg(Encoder):
         boxes: list[NDArray[np.float32] | None] = [None] * len(frames)
         by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, frame in enumerate(frames):
-            # MTCNN's own arithmetic: 12 * (47 / 47) would do for faces of 47 pixels, 47 * (12 / 47)
-            # is below 12.
+            # As MTCNN computes it: 47 * (12 / 47) is below 12, so a side of 47 is too short for 47.
             if min(frame.shape[:2]) * (12 / self.min_face) >= 12:
                 by_size[frame.shape].append(index)
         for indices in by_size.values():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
 
 from clipmsa.cache import Utterance
 from clipmsa.cache.errors import TableError
@@ -15,6 +18,7 @@ from clipmsa.cache.store import SPLITS
 MEDIA_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".wav", ".mp3", ".flac", ".m4a")
 _MMSA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 _CSV_COLUMNS = ("path", "text", "label", "split")
+_LARGEST = float(np.finfo(np.float32).max)  # what the store can hold
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def read_dataset(name: str, root: Path | None = None) -> Manifest:
             f"{table}: no such table; the MMSA layout is label.csv "
             f"({','.join(_MMSA_COLUMNS)}) beside Raw/<video_id>/<clip_id>.mp4"
         )
-    return Manifest(path.name, _read(table, _MMSA_COLUMNS, _mmsa_row(root)))
+    named = path if path.name.strip(".") else path.resolve()  # "." is the folder we are in
+    return Manifest(named.name, _read(table, _MMSA_COLUMNS, _mmsa_row(root)))
 
 
 Row = dict[str, str]
@@ -75,7 +80,7 @@ def _mmsa_row(root: Path) -> Callable[[Row], Clip]:
     def clip(row: Row) -> Clip:
         video_id, clip_id = row["video_id"], row["clip_id"]
         for key, part in (("video_id", video_id), ("clip_id", clip_id)):
-            if PurePosixPath(part).name != part or "\\" in part or part in ("", "..", "."):
+            if PureWindowsPath(part).name != part or not part.strip(" ."):
                 raise ValueError(f"{key} '{part}' is not the name of a file or folder")
         utterance = Utterance(
             video_id, clip_id, _split(row["mode"]), _label(row["label"]), row["text"]
@@ -87,11 +92,12 @@ def _mmsa_row(root: Path) -> Callable[[Row], Clip]:
 
 def _csv_row(root: Path) -> Callable[[Row], Clip]:
     def clip(row: Row) -> Clip:
-        path = PurePosixPath(row["path"].replace("\\", "/"))
-        if not row["path"] or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise ValueError(
-                f"path '{row['path']}' must be relative and stay below {root}, without '..'"
-            )
+        cell = row["path"]
+        path = PurePosixPath(cell.replace("\\", "/"))
+        if path.is_absolute() or PureWindowsPath(cell).drive or ".." in path.parts:
+            raise ValueError(f"path '{cell}' must be relative and stay below {root}, without '..'")
+        if not path.name.strip():
+            raise ValueError(f"path '{cell}' is not the name of a file")
         utterance = Utterance(
             row.get("video_id") or str(path.with_suffix("")),
             row.get("clip_id") or "0",
@@ -109,9 +115,23 @@ def _read(table: Path, columns: tuple[str, ...], parse: Callable[[Row], Clip]) -
     clips: list[Clip] = []
     faults: list[str] = []
     seen: dict[str, int] = {}
-    for line, row in _rows(table, columns):
+    records = _records(table)
+    _, header = next(records, (1, []))
+    header = [name.strip() for name in header]
+    for column in columns:
+        if header.count(column) != 1:
+            raise TableError(
+                f"{table}: {'two columns' if column in header else 'no column'} '{column}'; "
+                f"there are {', '.join(header) or 'none'}"
+            )
+    for line, cells in records:
         try:
-            clip = parse(row)
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{len(cells)} cells under a header of {len(header)}; "
+                    f"quote cells that hold commas"
+                )
+            clip = parse(dict(zip(header, cells, strict=True)))
             if clip.utterance.id in seen:
                 raise ValueError(
                     f"'{clip.utterance.id}' is already in row {seen[clip.utterance.id]}"
@@ -129,27 +149,27 @@ def _read(table: Path, columns: tuple[str, ...], parse: Callable[[Row], Clip]) -
     return clips
 
 
-def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
-    """Line number (the header is 1) and values of each row; strings throughout."""
+def _records(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each record, and the line it starts on as an editor counts them, from 1."""
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [key for key in columns if key not in (reader.fieldnames or ())]
-            if missing:
-                raise TableError(
-                    f"{table}: no column '{missing[0]}'; there are "
-                    f"{', '.join(reader.fieldnames or ()) or 'none'}"
-                )
-            for row in reader:
-                values = {key: value for key, value in row.items() if key is not None}
-                if None in row or None in values.values():
-                    raise TableError(
-                        f"{table}: row {reader.line_num}: not as many cells as the header has; "
-                        f"quote cells that hold commas"
-                    )
-                yield reader.line_num, {k: v.replace("\0", "") for k, v in values.items()}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{table}: not a UTF-8 CSV file ({error})") from None
+        text = table.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise TableError(f"{table}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        line = len((error.object[: error.start] + b".").splitlines())
+        raise TableError(f"{table}: row {line}: not UTF-8; save the table as CSV UTF-8") from None
+    # Strict: else a quote that is never closed takes the rows below it into its cell, in silence.
+    reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise TableError(f"{table}: row {line}: not CSV ({error}); check its quotes") from None
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):  # spreadsheets leave rows of commas at the end
+            yield line, cells
 
 
 def _label(cell: str) -> float:
@@ -157,10 +177,10 @@ def _label(cell: str) -> float:
     if not cell.strip():
         return math.nan
     try:
-        label = float(cell)
+        label = float(cell.replace("_", "?"))  # to Python, 1_5 is 15
     except ValueError:
-        raise ValueError(f"label '{cell}' is no number") from None
-    if not math.isfinite(label):
+        raise ValueError(f"label '{cell}' is no number, such as -1.5") from None
+    if not abs(label) <= _LARGEST:
         raise ValueError(f"label '{cell}' must be finite; leave it empty where it is unknown")
     return label
 
@@ -174,4 +194,7 @@ def _split(cell: str) -> str:
 def _media_file(folder: Path, stem: str) -> Path:
     """`<stem>.mp4`, or where that is missing the file of that stem with another media suffix."""
     candidates = [folder / f"{stem}{suffix}" for suffix in MEDIA_SUFFIXES]
-    return next((path for path in candidates if path.exists()), candidates[0])
+    try:
+        return next((path for path in candidates if path.is_file()), candidates[0])
+    except OSError:  # a folder out of bounds, or a name too long: the clip's fault, not the table's
+        return candidates[0]

@@ -96,6 +96,7 @@ def extract(
             return Filed(sources, wanted)
 
         before = filed()
+        _refuse_gaps(before, manifest, plans, out)
         pending = _pending(manifest.clips, before, plans, retry_failed)
         todo = sum(map(len, pending.values()))
         if todo:
@@ -105,7 +106,6 @@ def extract(
         left_out = [after.failures[u.id] for u in utterances if after.failed(u)]
         kept = [u for u in utterances if not after.failed(u)]
         if todo or existing is None or any(work.glob("*.h5")) or not _lists(existing, kept):
-            _refuse_gaps(after, kept, out)
             after.assemble(out, manifest.dataset, settings.profile.name, utterances)
         for part in work.glob("*.h5"):
             part.unlink()
@@ -336,10 +336,16 @@ def _refuse_to_mix(
         )
 
 
-def _refuse_gaps(filed: Filed, utterances: Sequence[Utterance], out: Path) -> None:
-    """Raise if a stream that was not asked for lacks clips: no rows would mean "missing"."""
-    for name in filed.specs:
-        lacking = [u.id for u in utterances if name in filed.lacking(u, [name])]
+def _refuse_gaps(
+    filed: Filed, manifest: Manifest, plans: Mapping[str, StreamPlan], out: Path
+) -> None:
+    """Raise if a stream that is not asked for lacks clips: no rows would mean "missing"."""
+    for name in filed.specs.keys() - plans.keys():
+        lacking = [
+            clip.utterance.id
+            for clip in manifest.clips
+            if filed.lacking(clip.utterance, [name]) and not filed.failed(clip.utterance)
+        ]
         if lacking:
             raise StoreError(
                 f"{out}: its stream '{name}' lacks {len(lacking)} of the clips "

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -102,6 +102,8 @@ def find_checkpoint(stream: str, source: Mapping[str, Any], mode: WeightsMode) -
         )
     if "url" in source:
         url = str(source["url"])
+        if "://" not in url or not _file_name(url):
+            raise ProfileError(f"stream '{stream}': source url '{url}' is no address of a file")
         path = _url_file(stream, url, source) if mode == "pretrained" else mode / _file_name(url)
         if not path.is_file():
             raise _missing(stream, path, url, source)
@@ -164,7 +166,7 @@ def _url_file(stream: str, url: str, source: Mapping[str, Any]) -> Path:
                 torch.hub.download_url_to_file(
                     url, str(path), hash_prefix=source.get("sha256"), progress=False
                 )
-        except Exception as error:  # OSError, HTTPException, ValueError, RuntimeError on the hash
+        except Exception as error:  # OSError, HTTPException, RuntimeError on a wrong hash
             raise _missing(stream, path, f"{url} ({_reason(error)})", source) from None
     return path
 
@@ -181,12 +183,9 @@ def _impatient() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a download failed, in few words."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    if isinstance(error, LocalEntryNotFoundError):  # its text is a paragraph
-        return "no network?"
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """Why a download failed, in a line; huggingface_hub wraps it in a paragraph of advice."""
+    cause = error.__cause__ or error
+    return (str(cause) or type(cause).__name__).splitlines()[0]
 
 
 def _file_name(url: str) -> str:
@@ -195,7 +194,7 @@ def _file_name(url: str) -> str:
     >>> _file_name("https://zenodo.org/records/1/files/model.pt?download=1")
     'model.pt'
     """
-    return PurePosixPath(urlsplit(url).path).name
+    return urlsplit(url).path.rpartition("/")[2]
 
 
 def _missing(stream: str, path: Path, where: str, source: Mapping[str, Any]) -> WeightsError:

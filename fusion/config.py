@@ -35,7 +35,7 @@ class ModelConfig:
     transformer_ff: int = 256
     predictor_hidden: int = 64
     dropout: float = 0.1
-    feature_dropout: float = 0.3  # of the frozen features, before the projections
+    feature_dropout: float = 0.1  # of the frozen features, before the projections
 
     def __post_init__(self) -> None:
         if sorted(self.order) != sorted(MODALITIES):

@@ -384,9 +384,10 @@ def test_the_module_can_be_cast(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("inference", [False, True])
 def test_no_tensor_of_the_forward_pass_stays_on_the_cpu(inference: bool) -> None:
     # Fake tensors refuse to mix devices, and need no such device.
-    with FakeTensorMode(), torch.device("cuda"):
-        model = ESResNeXt(**TINY).eval().requires_grad_(False)
-        clips = torch.randn(2, 4410)
+    model = ESResNeXt(**TINY).eval().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = model.to("cuda")
+        clips = torch.randn(2, 4410, device="cuda")
         with torch.inference_mode(inference):
             for _ in range(2):  # without and with kept kernels
                 embedding = model(clips)

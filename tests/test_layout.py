@@ -1,0 +1,78 @@
+"""How the folders lean on each other: cli -> {extract, fusion} -> cache; and what starts fast."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "cache": {"cache"},
+    "extract": {"extract", "cache"},
+    "fusion": {"fusion", "cache"},
+    "cli": {"cli", "extract", "fusion", "cache"},
+}
+MODULES = sorted(path for folder in ALLOWED for path in (ROOT / folder).glob("[!_]*.py"))
+ENCODER_LIBRARIES = {
+    "transformers",
+    "open_clip",
+    "facenet_pytorch",
+    "torchvision",
+    "torchaudio",
+    "av",
+    "PIL",
+}
+
+
+def absolute_imports(source: Path) -> set[str]:
+    """Every dotted name that a file imports by its full path."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_a_folder_imports_only_what_it_may(folder):
+    for source in (ROOT / folder).rglob("*.py"):
+        ours = {n.split(".")[1] for n in absolute_imports(source) if n.startswith("clipmsa.")}
+        assert ours & ALLOWED.keys() <= ALLOWED[folder], source
+
+
+@pytest.mark.parametrize("folder", [*ALLOWED, "tests", "benchmarks"])
+def test_folders_are_imported_under_clipmsa(folder):
+    for source in (ROOT / folder).rglob("*.py"):
+        tops = {name.split(".")[0] for name in absolute_imports(source)}
+        assert not tops & ALLOWED.keys(), f"{source}: write clipmsa.<folder>"
+
+
+@pytest.mark.parametrize("source", MODULES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_docstring_examples_run(source):
+    module = importlib.import_module(f"clipmsa.{source.parent.name}.{source.stem}")
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import clipmsa.cli.main", {"torch", "pandas", *ENCODER_LIBRARIES}),
+        ("import clipmsa.cache", {"torch", "pandas"}),
+        ("import clipmsa.fusion.runs", {"pandas", *ENCODER_LIBRARIES}),
+        ("import clipmsa.extract", {"torch", *ENCODER_LIBRARIES}),
+    ],
+)
+def test_importing_loads_only_what_the_stage_needs(statement, absent):
+    code = f"{statement}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not absent & set(loaded)
