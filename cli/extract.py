@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,9 +45,15 @@ def extract(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that decode.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode.", show_default="one a core")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N clips of the table.")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Only block i of n, from 0: 3/8. Join with `merge`.", metavar="I/N"),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any clip failed.")] = False,
     overwrite: Annotated[
@@ -68,6 +75,15 @@ def extract(
     manifest = read_dataset(dataset, root)
     if limit is not None:
         manifest = manifest.first(limit)
+    name = manifest.dataset
+    if shard is not None:
+        index, count = _shard(shard)
+        if count > len(manifest.clips):
+            raise typer.BadParameter(
+                f"'{shard}': there are {len(manifest.clips)} clips only", param_hint="--shard"
+            )
+        manifest = manifest.shard(index, count)
+        name = f"{name}.{index}-of-{count}"
     from dataclasses import replace
 
     from clipmsa.extract.plan import Settings
@@ -84,12 +100,22 @@ def extract(
         precision=check_precision(precision),
         device=pick_device(device),
         batch_clips=batch_size,
-        workers=workers,
+        workers=workers or os.cpu_count() or 1,
     )
-    out = out or Path("cache") / f"{manifest.dataset}.h5"
+    out = out or Path("cache") / f"{name}.h5"
     report = run_extract(manifest, out, settings, overwrite, retry_failed)
     if strict and report.failures:
         raise typer.Exit(1)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """`3/8` as (3, 8)."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise typer.BadParameter(
+            f"'{text}' must be I/N with I from 0 to N - 1, as in 0/8", param_hint="--shard"
+        )
+    return int(index), int(count)
 
 
 def run_extract(

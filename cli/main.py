@@ -10,7 +10,7 @@ import typer
 
 from clipmsa.cache.errors import ClipmsaError
 
-from . import demo, extract, inspection, train
+from . import demo, extract, inspection, merge, train
 from .console import note
 
 # torch's threads (GNU OpenMP) spin while they wait for one another. On a machine that is busy with
@@ -25,6 +25,7 @@ app = typer.Typer(
     epilog="--debug with any verb shows the traceback of an error.",
 )
 app.command("extract")(extract.extract)
+app.command("merge")(merge.merge)
 app.command("train")(train.train)
 app.command("inspect")(inspection.inspect)
 app.command("demo")(demo.demo)

@@ -50,20 +50,23 @@ class Filed:
         return utterance.id in self.failures and bool(self.lacking(utterance, self._where))
 
     def assemble(
-        self, path: Path, dataset: str, profile: str, utterances: Sequence[Utterance]
-    ) -> int:
-        """Write the store of all utterances that did not fail, in order; give their number."""
-        left_out = [self.failures[u.id] for u in utterances if self.failed(u)]
-        kept = [self._timed(u) for u in utterances if not self.failed(u)]
+        self,
+        path: Path,
+        *,
+        dataset: str,
+        profile: str,
+        utterances: Sequence[Utterance],
+        failures: Sequence[Failure],
+    ) -> None:
+        """Write the store of these utterances, in order, and of the clips that are left out."""
         write_store(
             path,
             dataset=dataset,
             profile=profile,
-            utterances=kept,
-            streams=[self._column(name, kept) for name in self.specs],
-            failures=left_out,
+            utterances=[self._timed(utterance) for utterance in utterances],
+            streams=[self._column(name, utterances) for name in self.specs],
+            failures=failures,
         )
-        return len(kept)
 
     def _find(self, name: str, utterance: Utterance) -> tuple[Stream, int] | None:
         found = self._where[name].get(utterance.id)

@@ -36,6 +36,16 @@ class Manifest:
     dataset: str
     clips: list[Clip]
 
+    def shard(self, index: int, count: int) -> Manifest:
+        """Block `index`, counted from 0, of `count` nearly equal blocks of the table.
+
+        >>> table = Manifest("d", list(range(10)))
+        >>> [table.shard(i, 3).clips for i in range(3)]
+        [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+        """
+        start, end = (len(self.clips) * i // count for i in (index, index + 1))
+        return replace(self, clips=self.clips[start:end])
+
     def first(self, count: int) -> Manifest:
         """The first clips of the table, for a try."""
         return replace(self, clips=self.clips[:count])

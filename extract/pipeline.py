@@ -106,7 +106,13 @@ def extract(
         left_out = [after.failures[u.id] for u in utterances if after.failed(u)]
         kept = [u for u in utterances if not after.failed(u)]
         if todo or existing is None or any(work.glob("*.h5")) or not _lists(existing, kept):
-            after.assemble(out, manifest.dataset, settings.profile.name, utterances)
+            after.assemble(
+                out,
+                dataset=manifest.dataset,
+                profile=settings.profile.name,
+                utterances=kept,
+                failures=left_out,
+            )
         for part in work.glob("*.h5"):
             part.unlink()
     return Report(out, len(kept), todo, left_out, time.monotonic() - started)

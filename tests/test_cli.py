@@ -15,7 +15,7 @@ from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_demo_dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-VERBS = ("extract", "train", "inspect", "demo")
+VERBS = ("extract", "merge", "train", "inspect", "demo")
 
 
 @pytest.fixture
@@ -65,6 +65,9 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
         ("extract --dataset d --root {clips} --profile tiny --device cuda:7", 1, "--device cuda:7"),
         ("extract --root {clips}", 2, "--dataset"),
         ("extract --dataset d --limit 0", 2, "--limit"),
+        ("extract --dataset d --root {clips} --shard 2/2", 2, "I from 0 to N - 1"),
+        ("extract --dataset d --root {clips} --shard 0/99", 2, "there are 12 clips only"),
+        ("merge a.h5 b.h5 --out c.h5", 1, "a.h5: no such feature store"),
         ("train", 2, "--features"),
         ("train --features nowhere.h5", 1, "nowhere.h5: no such feature store"),
         ("train --features {clips}/label.csv", 1, "not a readable HDF5 file"),

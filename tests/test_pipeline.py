@@ -24,6 +24,7 @@ from clipmsa.extract import encoder, pipeline, plan, profiles
 from clipmsa.extract.decode import decode as decode_clip
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Clip, Manifest
+from clipmsa.extract.merge import merge_stores
 from clipmsa.extract.pipeline import extract
 from clipmsa.extract.plan import Settings
 from clipmsa.extract.profiles import Media, Profile, StreamRecipe
@@ -399,3 +400,30 @@ def test_few_decoded_clips_wait_at_a_time(media, tmp_path, monkeypatch):
     ]
     extract(Manifest("d", clips), tmp_path / "s.h5", settings(batch_clips=3))
     assert most <= 2 * 3 + 1
+
+
+def test_shards_merge_into_the_store_of_one_run(media, tmp_path):
+    names = [*map(str, range(7)), "broken", "8"]
+    extract(manifest(media, *names), tmp_path / "whole.h5", settings())
+    shards = [tmp_path / f"{i}.h5" for i in range(4)]
+    for i, shard in enumerate(shards):
+        extract(manifest(media, *names).shard(i, 4), shard, settings())
+    assert merge_stores(shards, tmp_path / "merged.h5") == 8
+    assert contents(tmp_path / "merged.h5") == contents(tmp_path / "whole.h5")
+
+
+def test_shards_that_do_not_belong_together_are_not_merged(media, tmp_path):
+    table, out = manifest(media), tmp_path / "merged.h5"
+    one, other = tmp_path / "one.h5", tmp_path / "other.h5"
+    extract(table.shard(0, 2), one, settings())
+    for bad, kind, message in (
+        (settings(scale=2.0), FingerprintError, "options.scale: 1.0 -> 2.0"),
+        (settings("words", "sound"), StoreError, "only one of them has stream 'frames'"),
+    ):
+        extract(table.shard(1, 2), other, bad)
+        with pytest.raises(kind, match=message):
+            merge_stores([one, other], out)
+        other.unlink()
+    with pytest.raises(StoreError, match=r"'v.*0' is in .* too"):
+        merge_stores([one, one], out)
+    assert not out.exists()
