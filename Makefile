@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: install demo test test-fast lint format bench clean
+.PHONY: install demo test test-fast lint format bench bench-extract clean
 
 install: $(VENV)/installed
 
@@ -32,8 +32,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## time the co-attention unit and an epoch; prints JSON
+bench: install  ## the co-attention unit against the equations as printed; prints JSON
 	$(BIN)/python benchmarks/bench_unit.py
+
+bench-extract: install  ## extract against its encoders alone and against a plain script
+	$(BIN)/python benchmarks/bench_extract.py
 
 clean:
 	rm -rf build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -246,13 +246,6 @@ class FeatureStore:
             raise StoreError(
                 f"{self.path}: utterance id '{twice[0]}' occurs twice in /utterances/id"
             )
-        pairs = zip(self.video_ids, self.clip_ids, strict=True)
-        for id_, (video_id, clip_id) in zip(self.ids, pairs, strict=True):
-            if id_ != f"{video_id}{ID_SEPARATOR}{clip_id}":
-                raise StoreError(
-                    f"{self.path}: /utterances/id holds '{id_}', by its video_id and clip_id it "
-                    f"must be '{video_id}{ID_SEPARATOR}{clip_id}'"
-                )
         for row, split in enumerate(self.splits):
             if split not in SPLITS:
                 raise StoreError(

@@ -165,9 +165,9 @@ def test_a_clip_in_another_container_is_found(mmsa, tmp_path, suffix):
 
 @pytest.mark.parametrize("clip", ["absent", "x" * 300], ids=["no file", "too long for a file"])
 def test_a_missing_media_file_is_no_fault_of_the_table(mmsa, tmp_path, clip):
+    (tmp_path / "ds" / "Raw" / "v").mkdir(parents=True)
     (read,) = mmsa(SHORT, f"v,{clip},,0,train").clips
     assert read.path == tmp_path / "ds" / "Raw" / "v" / f"{clip}.mp4"
-    assert clip == "x" * 300 or not read.path.exists()
 
 
 def test_a_folder_in_the_place_of_a_clip_is_no_clip(mmsa, tmp_path):

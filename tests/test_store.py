@@ -195,7 +195,7 @@ def large(tmp_path: Path) -> Path:
 def test_values_of_our_own_files_are_mapped_not_read(large):
     for stream in FeatureStore(large).streams.values():
         assert isinstance(stream.values, np.memmap)
-        assert stream.values.flags.aligned
+        assert stream.values.offset % 4096 == 0
         assert stream.values.flags.writeable  # torch shares no memory with other arrays
         np.testing.assert_array_equal(
             stream.values, np.concatenate(rows_of(stream.spec, stream.lengths.tolist()))
@@ -289,7 +289,8 @@ def by_hand(
         "split": [u.split for u in UTTERANCES],
         "text": [u.text for u in UTTERANCES],
     }
-    with h5py.File(path, "w") as file:
+    # On pages, so that a reader could map whatever layout allows it.
+    with h5py.File(path, "w", alignment_threshold=1, alignment_interval=4096) as file:
         file.attrs["format"], file.attrs["version"] = attribute("clipmsa-features"), 1
         for key, texts in table.items():
             arguments = (string or fixed)([text.encode() for text in texts])
@@ -423,7 +424,7 @@ def test_bfloat16_is_converted_not_taken_for_the_type_that_h5py_shows(tmp_path):
     bfloat16.set_size(2)
     bfloat16.set_ebias(127)
     values = np.array([[1, -2, 0.5], [256, 0, 3]], np.float32)
-    with h5py.File(path, "a") as file:
+    with h5py.File(path, "a", alignment_threshold=1, alignment_interval=4096) as file:
         del file["streams/words/values"]
         dataset = h5py.h5d.create(
             file["streams/words"].id, b"values", bfloat16, h5py.h5s.create_simple((2, 3))
@@ -559,10 +560,6 @@ BROKEN: list[tuple[Callable[[h5py.File], None], list[str]]] = [
         put("utterances/id", np.array([u.id.encode() for u in UTTERANCES[:2] + UTTERANCES[1:2]])),
         ["'03bSnISJMiM$_$2' occurs twice in /utterances/id"],
     ),
-    (
-        put("utterances/clip_id", np.array([b"1", b"02", b"0"])),
-        ["/utterances/id holds '03bSnISJMiM$_$2'", "must be '03bSnISJMiM$_$02'"],
-    ),
     (link("utterances", h5py.SoftLink("/nowhere")), ["/utterances cannot be read"]),
     (put("utterances", np.zeros(3)), ["/utterances is not a group"]),
     (damaged("utterances/label"), ["/utterances/label cannot be read"]),
@@ -670,6 +667,14 @@ def test_a_file_that_was_cut_off_is_refused(store):
         store.write_bytes(whole[:length])
         with pytest.raises(StoreError, match=r"store\.h5: not a readable HDF5 file"):
             FeatureStore(store)
+
+
+@pytest.mark.parametrize("signature", [b"HEAP", b"TREE", b"SNOD"], ids=repr)
+def test_a_file_whose_structure_is_damaged_is_refused(tmp_path, signature):
+    path = by_hand(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes().replace(signature, b"rust"))
+    with pytest.raises(StoreError, match=r"a\.h5: /.* cannot be read"):
+        FeatureStore(path)
 
 
 # ---- The writer: a whole store or none.
