@@ -38,6 +38,7 @@ from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.extract import media
 from clipmsa.extract.decode import decode
 from clipmsa.extract.encoder import Encoder
+from clipmsa.extract.faces import MtcnnFaces
 from clipmsa.extract.manifest import Clip, Manifest
 from clipmsa.extract.pipeline import extract
 from clipmsa.extract.plan import Settings, StreamPlan, plan_streams
@@ -89,7 +90,7 @@ def plain_script(
             elif encoder.consumes == "waveform":
                 waveform = media.resample(*sound, encoder.sample_rate)
                 rows[name] = encoder.encode([waveform])[0]
-            elif encoder.consumes == "frames" and not hasattr(encoder, "image_size"):
+            elif not isinstance(encoder, MtcnnFaces):
                 rows[name] = encoder.encode([[encoder.prepare(frame) for frame in frames]])[0]
             else:
                 for frame in frames:

@@ -19,6 +19,10 @@ class WeightsError(ClipmsaError):
     """A checkpoint is missing or does not fit; names the file, its source and how to get it."""
 
 
+class ChecksumError(WeightsError):
+    """A checkpoint is there, and is not the one that was asked for."""
+
+
 class ProfileError(ClipmsaError):
     """An extraction profile names something that does not exist."""
 

@@ -92,8 +92,16 @@ class Stream:
     """
 
     spec: StreamSpec
-    values: NDArray[Any]
     offsets: NDArray[np.int64]
+    path: Path
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        return _map(self.path, f"streams/{self.spec.name}/values")
+
+    def release(self) -> None:
+        """Let the memory map go, and with it an open file; it is made again when needed."""
+        vars(self).pop("values", None)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -109,14 +117,16 @@ class FeatureStore:
     """A feature store opened for reading.
 
     Opening reads the table and the offsets, checks them, and closes the file; features are
-    memory-mapped, so a store larger than memory costs nothing until its rows are used.
+    memory-mapped, so a store larger than memory costs nothing until its rows are used. A map
+    keeps its file open: with `mapped=False` it is made only when `values` is first used, for those
+    who open more stores than a process may have files.
 
     Raises:
         StoreError: not a feature store, another version, or a broken rule of the format; the
             message names the file and the key.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, mapped: bool = True) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise StoreError(
@@ -134,6 +144,10 @@ class FeatureStore:
             names = list(self._group(file, "streams"))
             self.streams = {name: self._read_stream(file, name) for name in names}
             self.failed = self._read_failures(file)
+        if mapped:
+            for name, stream in self.streams.items():
+                with self._reading(f"streams/{name}/values"):
+                    _ = stream.values
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -306,8 +320,7 @@ class FeatureStore:
                 f"{where}/offsets: level is 'utterance', yet '{self.ids[row]}' has "
                 f"{offsets[row + 1] - offsets[row]} rows"
             )
-        with self._reading(f"{key}/values"):
-            return Stream(spec, _map(self.path, values), offsets)
+        return Stream(spec, offsets, self.path)
 
     def _read_failures(self, file: h5py.File) -> list[Failure]:
         if "failures" not in file:
@@ -391,14 +404,16 @@ class FeatureStore:
             raise StoreError(f"{self.path}: /{key} cannot be read ({error})") from error
 
 
-def _map(path: Path, dataset: Any) -> NDArray[Any]:
+def _map(path: Path, key: str) -> NDArray[Any]:
     """Memory-map a dataset that lies in the file as it does in memory; read any other layout."""
-    offset = dataset.id.get_offset()  # None where there is no one place: chunked, compact, empty
-    dtype = dataset.dtype
-    # h5py gives the nearest type of NumPy: bfloat16 counts as float32 and needs converting.
-    same = dtype.isnative and dataset.id.get_type() == h5py.h5t.py_create(dtype)
-    if offset is None or not same or offset % dtype.itemsize:
-        array: NDArray[Any] = dataset[:].astype(dtype.newbyteorder("="), copy=False)
-        return array
+    with h5py.File(path, "r", locking=False) as file:
+        dataset = file[key]
+        offset = dataset.id.get_offset()  # None where rows lie apart: chunked, compact, empty
+        dtype, shape = dataset.dtype, dataset.shape
+        # h5py gives the nearest type of NumPy: bfloat16 counts as float32 and needs converting.
+        same = dtype.isnative and dataset.id.get_type() == h5py.h5t.py_create(dtype)
+        if offset is None or not same or offset % dtype.itemsize:
+            array: NDArray[Any] = dataset[:].astype(dtype.newbyteorder("="), copy=False)
+            return array
     # Copy-on-write: torch shares memory with writable arrays only, and the file stays as it is.
-    return np.memmap(path, dtype, "c", offset, dataset.shape)
+    return np.memmap(path, dtype, "c", offset, shape)

@@ -6,7 +6,9 @@ at the final path was closed, and read back against the format's rules, before i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -52,28 +54,61 @@ def write_store(
     Rows are taken from the columns as they are written, so memory holds a block at a time.
 
     Raises:
-        StoreError: a column does not have the rows that its `lengths` promise, or what was written
-            breaks a rule of the format, such as an id that occurs twice.
+        StoreError: a column does not have the rows that its `lengths` promise, what was written
+            breaks a rule of the format, such as an id that occurs twice, or the disk is full.
     """
+    columns = list(streams)
     with publish(path) as temporary:
-        with h5py.File(
-            temporary,
-            "w",
-            libver=("earliest", "v110"),  # bytes must not depend on the HDF5 in the h5py wheel
-            locking=False,
-            alignment_threshold=_PAGE,
-            alignment_interval=_PAGE,
-        ) as file:
+        with _told(path):
+            _reserve(temporary, utterances, columns)
+        with (
+            _told(path),
+            h5py.File(
+                temporary,
+                "w",
+                libver=("earliest", "v110"),  # bytes must not depend on the HDF5 in the h5py wheel
+                locking=False,
+                alignment_threshold=_PAGE,
+                alignment_interval=_PAGE,
+            ) as file,
+        ):
             _write_head(file, dataset, profile)
             _write_table(file, utterances)
             group = file.create_group("streams")
-            for column in streams:
+            for column in columns:
                 _write_stream(group, column)
             _write_failures(file, failures)
         try:
-            FeatureStore(temporary)
+            FeatureStore(temporary, mapped=False)
         except StoreError as error:  # about a file that is gone when this is read
             raise StoreError(str(error).replace(str(temporary), str(path))) from None
+
+
+def _reserve(path: Path, utterances: Sequence[Utterance], columns: Sequence[StreamColumn]) -> None:
+    """Raise OSError now if the disk has no room: HDF5 makes a mess of it when it finds out."""
+    size = 0
+    for column in columns:
+        rows = int(np.sum(column.lengths))
+        size += rows * column.spec.dim * storage_dtype(column.spec.level).itemsize
+        size += 8 * (len(column.lengths) + 1) + 2 * _PAGE
+    for key in ("id", "video_id", "clip_id", "split", "text"):
+        longest = max([1, *(len(getattr(u, key).encode(errors="replace")) for u in utterances)])
+        size += longest * len(utterances)
+    if size and hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in one line that HDF5 could not write; it raises errors of several kinds for that."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"{path}: could not be written ({reason}); is the disk full?") from None
 
 
 def _write_head(file: h5py.File, dataset: str, profile: str) -> None:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def train(
     features: Annotated[Path, typer.Option(help="The feature store.")],
     variant: Annotated[
-        str, typer.Option(help="A row of Table 2 by name, FILE.toml or FILE.toml:NAME.")
-    ] = "full",
+        str | None,
+        typer.Option(
+            help="A row of Table 2 by name, FILE.toml or FILE.toml:NAME.", show_default="full"
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="One run each, separated by commas.")] = (
         "1111,1112,1113"
     ),
@@ -45,18 +48,29 @@ def train(
     from clipmsa.fusion.config import RunConfig, configured
     from clipmsa.fusion.variants import find_variant
 
+    numbers = parse_seeds(seeds)
+    run_config = configured(RunConfig(), config)
+    if variant is not None:
+        run_config = find_variant(variant).applied(run_config)
+    settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
+    run_config = configured(run_config, settings=settings)
+    store = FeatureStore(features)
+    full = run_config.variant == "full"
+    name = features.stem if full else f"{features.stem}-{run_config.variant}"
+    run_train(store, run_config, out or Path("runs") / name, numbers, device)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`1111,1112` as numbers."""
     try:
-        numbers = [int(seed) for seed in seeds.split(",")]
+        numbers = [int(seed) for seed in text.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"'{seeds}' must be whole numbers separated by commas", param_hint="--seeds"
+            f"'{text}' must be whole numbers separated by commas", param_hint="--seeds"
         ) from None
-    found = find_variant(variant)
-    settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
-    run_config = configured(RunConfig(found.name, found.model), config, settings)
-    store = FeatureStore(features)
-    name = features.stem if found.name == "full" else f"{features.stem}-{found.name}"
-    run_train(store, run_config, out or Path("runs") / name, numbers, device)
+    if len(set(numbers)) < len(numbers):
+        raise typer.BadParameter(f"'{text}' holds a seed twice", param_hint="--seeds")
+    return numbers
 
 
 def run_train(

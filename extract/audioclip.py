@@ -15,6 +15,7 @@ from clipmsa.cache.errors import ProfileError, WeightsError
 
 from .encoder import Encoder, Precision, load_strictly, read_state, seeded
 from .esresnext import ESResNeXt, audio_state_dict
+from .inference import for_inference
 
 
 class AudioClipSound(Encoder):
@@ -50,7 +51,7 @@ class AudioClipSound(Encoder):
             except WeightsError as error:
                 raise WeightsError(f"{checkpoint}: {error}") from None
             load_strictly(model, audio, checkpoint)
-        super().__init__(model.to(memory_format=torch.channels_last), device, precision)
+        super().__init__(for_inference(model), device, precision)
         self.dim = model.fc.out_features
 
     def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:

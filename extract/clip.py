@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import torch
 from numpy.typing import NDArray
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torchvision.transforms import Compose, Normalize
 from clipmsa.cache.errors import ProfileError
 
 from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
+from .inference import for_inference
 
 _TEXT_BATCH = 64
 _IMAGE_BATCH = 32
@@ -67,7 +69,11 @@ class OpenClipText(Encoder):
 
 
 class OpenClipImage(Encoder):
-    """CLIP's image tower over whole frames: one vector a frame, not L2-normalised."""
+    """CLIP's image tower over whole frames: one vector a frame, not L2-normalised.
+
+    `preprocess` is what a checkpoint's open_clip_config.json has as its preprocess_cfg, where that
+    is not OpenAI's: mean, std, interpolation, resize_mode.
+    """
 
     modality = "vision"
     consumes = "frames"
@@ -81,10 +87,16 @@ class OpenClipImage(Encoder):
         precision: Precision,
         *,
         architecture: str | Mapping[str, Any],
+        preprocess: Mapping[str, Any] | None = None,
     ) -> None:
         model = _clip(stream, checkpoint, architecture)
-        super().__init__(model.visual.to(memory_format=torch.channels_last), device, precision)
-        settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        tower = model.visual
+        # Other towers may use a batch norm otherwise than after a convolution.
+        if isinstance(tower, ModifiedResNet):
+            tower = for_inference(tower)
+        super().__init__(tower.to(memory_format=torch.channels_last), device, precision)
+        chosen = {**open_clip.get_model_preprocess_cfg(model), **(preprocess or {})}
+        settings = PreprocessCfg(**chosen)
         steps = image_transform_v2(settings, is_train=False).transforms
         if not isinstance(steps[-1], Normalize):
             raise ProfileError(f"stream '{stream}': open_clip's preprocessing has changed its form")
@@ -125,8 +137,20 @@ def _clip(stream: str, checkpoint: Path | None, architecture: str | Mapping[str,
         else:
             model = open_clip.CLIP(**_mutable(architecture))
     if checkpoint is not None:
-        load_strictly(model, read_state(checkpoint), checkpoint)
+        load_strictly(model, clip_state_dict(read_state(checkpoint)), checkpoint)
     return model.eval()
+
+
+def clip_state_dict(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """CLIP's part of an AudioCLIP state dict, where its keys stand as in CLIP; others as they are.
+
+    AudioCLIP's own entries are the audio tower and the scales of its two pairs. Nothing else is
+    left out, so that a strict load still refuses what does not belong to CLIP.
+    """
+    if not any(key.startswith("audio.") for key in state):
+        return state
+    own = ("audio.", "logit_scale_ai", "logit_scale_at")
+    return {key: value for key, value in state.items() if not key.startswith(own)}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ To add one, write a class like those in `text.py`, `speech.py`, `clip.py`, `audi
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _ENCODERS = {
     "open-clip-image": "clip:OpenClipImage",
     "esresnext": "audioclip:AudioClipSound",
     "mtcnn-vgg": "faces:MtcnnVgg",
+    "mtcnn-inception-resnet": "faces:MtcnnInceptionResnet",
 }
 
 
@@ -114,7 +116,17 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, only what an encoder takes is read: one AudioCLIP file serves three of them.
+        mapped = zipfile.is_zipfile(path)  # torch's old format cannot be
+        if mapped and _is_torchscript(path):
+            raise WeightsError(
+                f"{path}: a TorchScript archive, which is a program and not run here; OpenAI's own "
+                f"CLIP files are such: take open_clip_model.safetensors of the same model from "
+                f"Hugging Face, for RN50.pt timm/resnet50_clip.openai"
+            )
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except WeightsError:
+        raise
     except Exception as error:  # each format raises its own kinds
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if "weights only" in reason.lower() or "weights_only" in reason:
@@ -123,6 +135,11 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")
     return state
+
+
+def _is_torchscript(archive: Path) -> bool:
+    with zipfile.ZipFile(archive) as names:
+        return any(name.endswith("/constants.pkl") for name in names.namelist())
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Faces: MTCNN finds the largest in each frame, VGG-11 encodes its crop (paper, Sec. 2.2.3)."""
+"""Faces: MTCNN finds the largest in each frame, a network encodes its crop.
+
+In the paper (Sec. 2.2.3) that is VGG-11; facenet-pytorch's InceptionResnetV1 is trained on faces.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from facenet_pytorch import MTCNN
+import torch.nn.functional as F
+from facenet_pytorch import MTCNN, InceptionResnetV1
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -20,17 +24,19 @@ from clipmsa.cache.errors import ProfileError
 from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
 
 _DETECT_BATCH = 32
-_VGG_BATCH = 32
+_CROP_BATCH = 32
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class MtcnnVgg(Encoder):
-    """fc7 of VGG-11 (after its ReLU) on the largest face; no row for a frame without a face.
+class MtcnnFaces(Encoder):
+    """The largest face of each frame through a network; no row for a frame without a face.
 
-    Detection runs on frames scaled down to a short side of `detect_side` pixels, for faces of at
-    least `min_face` pixels; crops are taken from the same frames, `margin` wider on every side.
-    MTCNN's weights are facenet-pytorch's own and always trained; only VGG's can be random.
+    Frames are kept with a short side of at most `crop_side` pixels, from which crops are taken,
+    `margin` wider on every side. Detection, which costs by the pixel, runs on copies of at most
+    `detect_side`, for faces of at least `min_face` pixels there.
+    MTCNN's weights are facenet-pytorch's own and always trained; only the network's can be random.
+    The network takes crops of `image_size` pixels a side, as (byte - mean) / std.
     """
 
     modality = "vision"
@@ -40,55 +46,46 @@ class MtcnnVgg(Encoder):
     def __init__(
         self,
         stream: str,
-        checkpoint: Path | None,
+        network: nn.Module,
         device: torch.device,
         precision: Precision,
         *,
-        detect_side: int = 360,
-        min_face: int = 40,
-        margin: float = 0.1,
-        architecture: Mapping[str, Any] | None = None,
+        crop_side: int,
+        detect_side: int,
+        min_face: int,
+        margin: float,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dim: int,
     ) -> None:
-        sizes = {"image_size": 224, "shrink": 1, **(architecture or {})}
-        if sizes.keys() != {"image_size", "shrink"}:
-            raise ProfileError(f"stream '{stream}': architecture takes image_size and shrink")
-        if not (sizes["image_size"] >= 32 and 1 <= sizes["shrink"] <= 64):  # VGG-11 halves 5 times
-            raise ProfileError(f"stream '{stream}': image_size is at least 32, shrink 1 to 64")
-        if not (detect_side >= min_face >= 1 and margin >= 0):
+        if not (crop_side >= detect_side >= min_face >= 1 and margin >= 0):
             raise ProfileError(
-                f"stream '{stream}': needs detect_side >= min_face >= 1 and margin >= 0, not "
-                f"{detect_side}, {min_face} and {margin}"
+                f"stream '{stream}': needs crop_side >= detect_side >= min_face >= 1 and "
+                f"margin >= 0, not {crop_side}, {detect_side}, {min_face} and {margin}"
             )
-        with seeded(stream):
-            vgg = vgg11(sizes["shrink"])
-            # Draws random weights, too, before it loads its own.
+        with seeded(stream):  # it draws random weights, too, before it loads its own
             self.detector = MTCNN(min_face_size=min_face, device=device).eval()
-        if checkpoint is not None:
-            load_strictly(vgg, read_state(checkpoint), checkpoint)
-        # Up to fc7 and its ReLU; dropout between is off in eval mode.
-        vgg.classifier = vgg.classifier[:5]
-        super().__init__(vgg.to(memory_format=torch.channels_last), device, precision)
-        self.detect_side, self.min_face, self.margin = detect_side, min_face, margin
-        self.image_size = int(sizes["image_size"])
-        self.dim = vgg.classifier[3].out_features
-        self._mean = torch.tensor(_IMAGENET_MEAN, device=device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(_IMAGENET_STD, device=device).view(1, 3, 1, 1) * 255
+        super().__init__(network.to(memory_format=torch.channels_last), device, precision)
+        self.crop_side, self.detect_side = crop_side, detect_side
+        self.min_face, self.margin = min_face, margin
+        self.image_size, self.dim = image_size, dim
+        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
     def prepare(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) -> the same picture with a short side of at most `detect_side` pixels."""
-        height, width = frame.shape[:2]
-        scale = self.detect_side / min(height, width)
-        if scale >= 1:
+        """(H, W, 3) -> the same picture with a short side of at most `crop_side` pixels."""
+        height, width = shrunk(frame.shape, self.crop_side)
+        if (height, width) == frame.shape[:2]:
             return frame
-        size = (round(width * scale), round(height * scale))
-        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+        return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
     def _encode(self, items: Sequence[Sequence[NDArray[np.uint8]]]) -> list[Tensor]:
         frames = [frame for item in items for frame in item]
         boxes = self._largest_faces(frames)
         seen = zip(frames, boxes, strict=True)
         crops = [self._crop(frame, box) for frame, box in seen if box is not None]
-        rows = [self._fc7(batch) for batch in in_batches(crops, _VGG_BATCH)]
+        rows = [self._embed(batch) for batch in in_batches(crops, _CROP_BATCH)]
         found = iter(torch.cat(rows) if rows else ())
         out, start = [], 0
         for item in items:
@@ -110,16 +107,26 @@ class MtcnnVgg(Encoder):
         by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, frame in enumerate(frames):
             # As MTCNN computes it: 47 * (12 / 47) is below 12, so a side of 47 is too short for 47.
-            if min(frame.shape[:2]) * (12 / self.min_face) >= 12:
+            if min(shrunk(frame.shape, self.detect_side)) * (12 / self.min_face) >= 12:
                 by_size[frame.shape].append(index)
-        for indices in by_size.values():
+        for shape, indices in by_size.items():
+            height, width = shrunk(shape, self.detect_side)
+            back = np.array([shape[1] / width, shape[0] / height] * 2, np.float32)
             for batch in in_batches(indices, _DETECT_BATCH):
+                pictures = torch.from_numpy(np.stack([frames[i] for i in batch])).to(self.device)
                 # Detection stays in float32: boxes are thresholded, and crops follow them.
                 with torch.autocast(self.device.type, enabled=False):
-                    found, _ = self.detector.detect(np.stack([frames[i] for i in batch]))
+                    small = F.interpolate(
+                        pictures.permute(0, 3, 1, 2).float(),
+                        (height, width),
+                        mode="bilinear",
+                        antialias=True,
+                    )
+                    found, _ = self.detector.detect(small.permute(0, 2, 3, 1))
                 for index, candidates in zip(batch, found, strict=True):
                     if candidates is not None and len(candidates):
-                        boxes[index] = max(np.asarray(candidates, np.float32), key=_area)
+                        largest = max(np.asarray(candidates, np.float32), key=_area)
+                        boxes[index] = largest * back
         return boxes
 
     def _crop(self, frame: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -141,10 +148,98 @@ class MtcnnVgg(Encoder):
             Image.fromarray(frame).resize(side, Image.Resampling.BILINEAR, box=region)
         )
 
-    def _fc7(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _embed(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
         pixels = torch.from_numpy(np.stack(crops)).to(self.device).permute(0, 3, 1, 2)
         rows: Tensor = self.module((pixels.float() - self._mean) / self._std)
         return rows
+
+
+class MtcnnVgg(MtcnnFaces):
+    """fc7 of VGG-11, after its ReLU."""
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        crop_side: int = 360,
+        detect_side: int = 180,
+        min_face: int = 20,
+        margin: float = 0.1,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        sizes = {"image_size": 224, "shrink": 1, **(architecture or {})}
+        if sizes.keys() != {"image_size", "shrink"}:
+            raise ProfileError(f"stream '{stream}': architecture takes image_size and shrink")
+        if not (sizes["image_size"] >= 32 and 1 <= sizes["shrink"] <= 64):  # VGG-11 halves 5 times
+            raise ProfileError(f"stream '{stream}': image_size is at least 32, shrink 1 to 64")
+        with seeded(stream):
+            vgg = vgg11(sizes["shrink"])
+        if checkpoint is not None:
+            load_strictly(vgg, read_state(checkpoint), checkpoint)
+        # Up to fc7 and its ReLU; dropout between is off in eval mode.
+        vgg.classifier = vgg.classifier[:5]
+        super().__init__(
+            stream,
+            vgg,
+            device,
+            precision,
+            crop_side=crop_side,
+            detect_side=detect_side,
+            min_face=min_face,
+            margin=margin,
+            image_size=int(sizes["image_size"]),
+            mean=[255 * value for value in _IMAGENET_MEAN],
+            std=[255 * value for value in _IMAGENET_STD],
+            dim=vgg.classifier[3].out_features,
+        )
+
+
+class MtcnnInceptionResnet(MtcnnFaces):
+    """The embedding of facenet-pytorch's InceptionResnetV1: 512 wide, of length 1.
+
+    Its checkpoints, trained to tell people apart, hold a classifier of as many people as they
+    know; it must fit like everything else, and is not used.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        checkpoint: Path | None,
+        device: torch.device,
+        precision: Precision,
+        *,
+        crop_side: int = 360,
+        detect_side: int = 180,
+        min_face: int = 20,
+        margin: float = 0.1,
+        image_size: int = 160,
+    ) -> None:
+        if image_size < 80:  # below, its last convolutions have nothing to give
+            raise ProfileError(f"stream '{stream}': image_size is {image_size}, must be >= 80")
+        state = None if checkpoint is None else read_state(checkpoint)
+        people = 0 if state is None or "logits.bias" not in state else len(state["logits.bias"])
+        with seeded(stream):
+            network = InceptionResnetV1(classify=people > 0, num_classes=people or None)
+        if checkpoint is not None and state is not None:
+            load_strictly(network, state, checkpoint)
+        network.classify, network.logits = False, None
+        super().__init__(
+            stream,
+            network,
+            device,
+            precision,
+            crop_side=crop_side,
+            detect_side=detect_side,
+            min_face=min_face,
+            margin=margin,
+            image_size=image_size,
+            mean=[127.5] * 3,  # facenet-pytorch's fixed_image_standardization
+            std=[128.0] * 3,
+            dim=network.last_linear.out_features,
+        )
 
 
 def vgg11(shrink: int = 1) -> VGG:
@@ -164,6 +259,17 @@ def vgg11(shrink: int = 1) -> VGG:
         nn.Linear(width, 1000),
     )
     return model
+
+
+def shrunk(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """(height, width) of a picture of `shape` when its short side is cut down to `side` pixels.
+
+    >>> shrunk((720, 1280, 3), 360), shrunk((240, 320, 3), 360)
+    ((360, 640), (240, 320))
+    """
+    height, width = shape[:2]
+    scale = min(1.0, side / min(height, width))
+    return round(height * scale), round(width * scale)
 
 
 def _area(box: NDArray[np.float32]) -> float:

@@ -85,9 +85,16 @@ class Filed:
         lengths = [0 if p is None else int(p[0].lengths[p[1]]) for p in places]
 
         def rows() -> Iterator[NDArray[Any]]:
+            open_: Stream | None = None  # one file at a time, however many parts there are
             for place in places:
-                if place is not None:
-                    stream, row = place
-                    yield stream[row]
+                if place is None:
+                    continue
+                stream, row = place
+                if open_ is not None and open_ is not stream:
+                    open_.release()
+                open_ = stream
+                yield np.array(stream[row])  # a copy, which does not hold the map
+            if open_ is not None:
+                open_.release()
 
         return StreamColumn(self.specs[name], np.array(lengths, np.int64), rows())

@@ -21,7 +21,7 @@ def merge_stores(shards: Sequence[Path], out: Path) -> int:
         FingerprintError: a stream was made in two ways.
         StoreError: shards differ in dataset, profile or streams, or hold the same utterance twice.
     """
-    stores = [FeatureStore(path) for path in shards]
+    stores = [FeatureStore(path, mapped=False) for path in shards]
     first = stores[0]
     for store in stores[1:]:
         for key in ("dataset", "profile"):

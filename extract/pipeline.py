@@ -83,7 +83,8 @@ def extract(
 
         def filed() -> Filed:
             """Everything there is at this moment, under the fingerprints that are wanted."""
-            sources = [FeatureStore(path) for path in sorted(work.glob("*.h5"))]
+            parts = sorted(work.glob("*.h5"))
+            sources = [FeatureStore(path, mapped=False) for path in parts]
             wanted = {name: plan.fingerprint for name, plan in plans.items()}
             if existing is not None:
                 others = {
@@ -100,7 +101,7 @@ def extract(
         pending = _pending(manifest.clips, before, plans, retry_failed)
         todo = sum(map(len, pending.values()))
         if todo:
-            _encode(manifest, pending, plans, settings, work, on_progress)
+            _encode(manifest, pending, plans, settings, work, on_progress, not before.specs)
         after = filed() if todo else before
         utterances = [clip.utterance for clip in manifest.clips]
         left_out = [after.failures[u.id] for u in utterances if after.failed(u)]
@@ -137,8 +138,12 @@ def _encode(
     settings: Settings,
     work: Path,
     on_progress: Progress,
+    fresh: bool,
 ) -> None:
-    """Encode every pending clip and publish the results in parts."""
+    """Encode every pending clip and publish the results in parts.
+
+    `fresh`: nothing was encoded before. Later, the clips left may well be the broken ones.
+    """
     total = sum(map(len, pending.values()))
     done = failed = 0
     on_progress(0, total, 0)
@@ -156,7 +161,7 @@ def _encode(
                 done += 1
                 failed += isinstance(result, Failure)
             on_progress(done, total, failed)
-            if done == failed and (done >= _HOPELESS or done == total):
+            if fresh and done == failed and (done >= _HOPELESS or done == total):
                 first = part.failures[0]
                 raise ClipmsaError(
                     f"the first {done} clips all failed; '{first.id}' at {first.stage}: "
@@ -312,6 +317,9 @@ def _only_writer(work: Path, out: Path) -> Iterator[None]:
         raise ClipmsaError(
             f"{out}: another run is writing to it; wait for it, or use another --out"
         ) from None
+    # What a killed writer left half-written, here or beside the output; no other one is at work.
+    for leftover in [*work.glob(".*.tmp"), *out.parent.glob(f".{out.name}.*.tmp")]:
+        leftover.unlink(missing_ok=True)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import torch
 
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ProfileError, WeightsError
-from clipmsa.cache.provenance import fingerprint
+from clipmsa.cache.provenance import canonical_json, fingerprint
 
 from .encoder import Encoder, Precision, encoder_class
 from .profiles import Profile, StreamRecipe
@@ -109,13 +109,21 @@ def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
     """
     plans: dict[str, StreamPlan] = {}
     missing: list[WeightsError] = []
+    found: dict[str, Checkpoint] = {}  # streams may share a file: it is read and hashed once
     for recipe in settings.profile.streams:
+        source = canonical_json(recipe.source)
         try:
-            checkpoint = find_checkpoint(recipe.name, recipe.source, settings.weights)
+            if source not in found:
+                found[source] = find_checkpoint(
+                    recipe.name,
+                    recipe.source,
+                    settings.weights,
+                    profile=settings.profile.called,
+                )
         except WeightsError as error:
             missing.append(error)
             continue
-        plans[recipe.name] = StreamPlan(recipe, checkpoint, settings)
+        plans[recipe.name] = StreamPlan(recipe, found[source], settings)
     if missing:
         more = f" (and {len(missing) - 1} more streams lack theirs)" if len(missing) > 1 else ""
         raise WeightsError(f"{missing[0]}{more}")

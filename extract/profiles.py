@@ -15,7 +15,12 @@ from clipmsa.cache.store import BRANCHES
 from .encoder import Precision, encoder_class
 
 _SHIPPED = Path(__file__).with_name("profiles")
-_SOURCES = ({"hub"}, {"hub", "file"}, {"url"}, {"url", "sha256"})
+# What a source may say beside its kind; `megabytes`, for `clipmsa weights list`, is no condition.
+_SOURCES = {
+    "hub": {"file", "sha256", "megabytes"},
+    "url": {"sha256", "megabytes"},
+    "path": {"sha256"},
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class Profile:
     weights: str  # what --weights is when not given
     media: Media
     streams: tuple[StreamRecipe, ...]
+    file: str = ""  # of the user's profiles
+
+    @property
+    def called(self) -> str:
+        """What `--profile` takes for it."""
+        return self.file or self.name
 
     def only(self, names: tuple[str, ...]) -> Profile:
         """The profile with some of its streams.
@@ -98,7 +109,8 @@ def load_profile(name: str) -> Profile:
     streams = tuple(_recipe(path, *item) for item in content.get("streams", {}).items())
     if not streams:
         raise ProfileError(f"{path}: no [streams.NAME] table")
-    return Profile(path.stem, content.get("weights", "pretrained"), media, streams)
+    file = name if name.endswith(".toml") else ""
+    return Profile(path.stem, content.get("weights", "pretrained"), media, streams, file)
 
 
 def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
@@ -115,12 +127,24 @@ def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
             f"{path}: [streams.{name}] branch is '{branch}', must be {' or '.join(BRANCHES)}"
         )
     source = options.pop("source", {})
-    if source and not (isinstance(source, Mapping) and source.keys() in _SOURCES):
+    if source and not _is_source(source):
         raise ProfileError(
-            f"{path}: [streams.{name}] source is {source}, must be {{ hub, file? }} or "
-            f"{{ url, sha256? }}"
+            f"{path}: [streams.{name}] source is {source}, must be {{ hub, file? }}, {{ url }} or "
+            f"{{ path }}, each with a sha256 or without"
         )
+    if "path" in source:  # beside the profile, unless it says otherwise
+        source = {**source, "path": str(path.parent / Path(source["path"]).expanduser())}
     return StreamRecipe(name, encoder, branch, source, options)
+
+
+def _is_source(source: object) -> bool:
+    """Whether it is of one kind, and says nothing that has no meaning for that kind."""
+    if not isinstance(source, Mapping):
+        return False
+    for key, value in source.items():
+        if not value or not isinstance(value, int if key == "megabytes" else str):
+            return False
+    return any(kind in source and source.keys() - {kind} <= _SOURCES[kind] for kind in _SOURCES)
 
 
 def check_precision(precision: str) -> Precision:

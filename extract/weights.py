@@ -7,16 +7,17 @@ gets it; nothing here falls back to random weights.
 from __future__ import annotations
 
 import shlex
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from clipmsa.cache.errors import ProfileError, WeightsError
+from clipmsa.cache.errors import ChecksumError, ProfileError, WeightsError
 from clipmsa.cache.provenance import sha256_of_files
+
+from .download import OnBytes, download
 
 WeightsMode = Literal["pretrained", "random"] | Path
 
@@ -31,7 +32,6 @@ _HUB_FILES = (
     "spiece*",
 )
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_TIMEOUT = 15.0  # seconds without an answer after which a host counts as out of reach
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Checkpoint:
     """A checkpoint on disk (`path` a file or a folder), or random weights from a seed."""
 
     path: Path | None
-    name: str  # "hub:...", "url:..." or "random (seed 0)": what the store records as weights
+    name: str  # "hub:...", "url:...", "path:..." or "random (seed 0)": what the store records
     sha256: str  # of the file, or of a folder's files; "" for random weights
 
     @property
@@ -70,116 +70,165 @@ def weights_mode(text: str) -> WeightsMode:
     return folder
 
 
-def find_checkpoint(stream: str, source: Mapping[str, Any], mode: WeightsMode) -> Checkpoint:
+def find_checkpoint(
+    stream: str,
+    source: Mapping[str, Any],
+    mode: WeightsMode,
+    *,
+    fetch: bool | None = None,
+    on_bytes: OnBytes = lambda done, total: None,
+    profile: str = "paper",
+) -> Checkpoint:
     """Find the checkpoint of a stream's encoder.
 
     `source` is the profile's: `{hub, file?}` for a Hugging Face repository (all of it, or one
-    file), `{url, sha256?}` for a single file; the first digits of a SHA-256 will do. `mode` is
-    "pretrained" (the hub's cache, else a download), a folder that holds the repository's folder
-    or the file under its own name, or "random".
+    file), `{url}` for a single file, `{path}` for a folder or file on this machine; each may give
+    a `sha256`, or its first digits. `mode` is "pretrained" (the hub's cache), a folder that holds
+    the repository's folder or the file under its own name, or "random". `fetch` says whether to
+    download to there: what is missing, unless told otherwise, into a hub's cache alone. `profile`
+    is what the user called the profile, for the command in the message.
 
     Raises:
-        WeightsError: not there, or its SHA-256 is not the one the profile gives.
+        WeightsError: not there, or (ChecksumError) not the one the profile asks for.
         ProfileError: the profile names no source for pretrained weights.
     """
     if mode == "random":
         return Checkpoint(None, "random (seed 0)", "")
+    root = None if mode == "pretrained" else mode
     if "hub" in source:
-        repository = str(source["hub"])
-        single = source.get("file")
-        folder = (
-            _hub_snapshot(stream, repository, single)
-            if mode == "pretrained"
-            else mode / repository.rpartition("/")[2]
-        )
-        files = [folder / single] if single else _hub_files(folder)
-        weights = [file for file in files if file.name == single or file.name in _HUB_WEIGHTS]
-        if not weights or not all(file.is_file() for file in files):
-            wanted = folder / (single or _HUB_WEIGHTS[0])
-            raise _missing(stream, wanted, f"https://huggingface.co/{repository}", source)
-        return Checkpoint(
-            folder / single if single else folder, f"hub:{repository}", sha256_of_files(files)
-        )
-    if "url" in source:
-        url = str(source["url"])
-        if "://" not in url or not _file_name(url):
-            raise ProfileError(f"stream '{stream}': source url '{url}' is no address of a file")
-        path = _url_file(stream, url, source) if mode == "pretrained" else mode / _file_name(url)
-        if not path.is_file():
-            raise _missing(stream, path, url, source)
-        sha256 = sha256_of_files([path])
-        if not sha256.startswith(source.get("sha256", "")):
-            raise WeightsError(
-                f"{path}: SHA-256 is {sha256}, stream '{stream}' needs {source['sha256']}; "
-                f"the file is damaged or another one: fetch it again from {url}"
+        place = _repository(source, root, fetch)
+    elif "url" in source:
+        if "://" not in source["url"] or not _file_name(source["url"]):
+            raise ProfileError(
+                f"stream '{stream}': source url '{source['url']}' is no address of a file"
             )
-        return Checkpoint(path, f"url:{url}", sha256)
-    raise ProfileError(
-        f"stream '{stream}': the profile names no source of pretrained weights; "
-        f"it is made for --weights random"
-    )
+        place = _single_file(source, root, fetch, on_bytes)
+    elif "path" in source:
+        place = _local(Path(source["path"]))
+    else:
+        raise ProfileError(
+            f"stream '{stream}': the profile names no source of pretrained weights; "
+            f"it is made for --weights random"
+        )
+    folder = shlex.quote(str(root or "weights"))
+    command = f"clipmsa weights fetch --profile {shlex.quote(profile)} --dir {folder}"
+    if not place.files:
+        why = f" ({place.reason})" if place.reason else ""
+        remedy = (
+            "put them there"
+            if "path" in source
+            else f"get them with `{command}` and pass --weights {folder}"
+        )
+        raise WeightsError(
+            f"weights of stream '{stream}' not found at {place.missing}; source "
+            f"{source_name(source)}{why}; {remedy} (or --weights random to try without)"
+        )
+    sha256 = sha256_of_files(place.files)
+    if not sha256.startswith(source.get("sha256", "")):
+        raise ChecksumError(
+            f"{place.path}: SHA-256 is {sha256}, stream '{stream}' needs {source['sha256']}; the "
+            f"file is damaged or another one: remove it and fetch it again from "
+            f"{source_name(source)}, as with `{command}`"
+        )
+    kind = next(key for key in ("hub", "url", "path") if key in source)
+    return Checkpoint(place.path, f"{kind}:{source[kind]}", sha256)
 
 
-def _hub_files(folder: Path) -> list[Path]:
-    """The files of a repository's folder that features depend on; one format of the weights."""
-    files = {file for pattern in _HUB_FILES for file in folder.glob(pattern) if file.is_file()}
-    weights = [folder / name for name in _HUB_WEIGHTS if (folder / name).is_file()]
-    return sorted(files) + weights[:1]
+def source_name(source: Mapping[str, Any]) -> str:
+    """Where a checkpoint comes from, as an address to look at.
+
+    >>> source_name({"hub": "facebook/wav2vec2-base"})
+    'https://huggingface.co/facebook/wav2vec2-base'
+    """
+    if "hub" in source:
+        return f"https://huggingface.co/{source['hub']}"
+    return str(source.get("url", source.get("path", "")))
 
 
-def _hub_snapshot(stream: str, repository: str, single: str | None) -> Path:
-    """A repository's folder in the Hugging Face cache, downloaded where it is not there yet."""
+@dataclass(frozen=True)
+class _Place:
+    """Where a checkpoint is or should be."""
+
+    path: Path
+    files: list[Path]  # what its digest covers; none where it is missing
+    missing: Path  # what to name then,
+    reason: str = ""  # and why a download did not bring it
+
+
+def _repository(source: Mapping[str, Any], root: Path | None, fetch: bool | None) -> _Place:
+    """A Hugging Face repository, or one file of it, in the hub's cache or under `root`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    weights = [single] if single else _HUB_WEIGHTS
+    repository, single = str(source["hub"]), source.get("file")
     patterns = [single] if single else [*_HUB_FILES, _HUB_WEIGHTS[0]]
-    try:
-        with suppress(LocalEntryNotFoundError):
-            folder = Path(
-                snapshot_download(repository, allow_patterns=patterns, local_files_only=True)
-            )
-            if any((folder / name).is_file() for name in weights):
-                return folder
-        folder = Path(snapshot_download(repository, allow_patterns=patterns))
-        if not any((folder / name).is_file() for name in weights):
-            # Old repositories, facebook/wav2vec2-base among them, have the second format only.
-            snapshot_download(repository, allow_patterns=list(weights))
-        return folder
-    except Exception as error:  # the hub's own errors and those of its HTTP client
-        cache = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-        source = {"hub": repository, **({"file": single} if single else {})}
-        where = f"https://huggingface.co/{repository} ({_reason(error)})"
-        raise _missing(stream, cache, where, source) from None
+    local = None if root is None else root / repository.rpartition("/")[2]
+    cache = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
-
-def _url_file(stream: str, url: str, source: Mapping[str, Any]) -> Path:
-    """A file in torch hub's cache, downloaded where it is not there yet."""
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / _file_name(url)
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _impatient():
-                torch.hub.download_url_to_file(
-                    url, str(path), hash_prefix=source.get("sha256"), progress=False
+    def look() -> _Place:
+        folder = local
+        if folder is None:
+            with suppress(Exception):  # not there; or no name of a repository, as a fetch will say
+                cached = snapshot_download(
+                    repository, allow_patterns=patterns, local_files_only=True
                 )
-        except Exception as error:  # OSError, HTTPException, RuntimeError on a wrong hash
-            raise _missing(stream, path, f"{url} ({_reason(error)})", source) from None
-    return path
+                folder = Path(cached)
+        if folder is None:
+            return _Place(cache, [], cache)
+        missing = cache if local is None else local / (single or _HUB_WEIGHTS[0])
+        if not single:
+            return _Place(folder, _files_of(folder), missing)
+        file = folder / single
+        return _Place(file, [file] if file.is_file() else [], missing)
+
+    place, reason = look(), ""
+    # A download that was killed may have left any of a repository's files out: a fetch that was
+    # asked for completes it, where the hub is in reach.
+    if fetch or (fetch is None and root is None and not place.files):
+        try:
+            snapshot_download(repository, allow_patterns=patterns, local_dir=local)
+            if not look().files and not single:
+                # Old ones, facebook/wav2vec2-base among them, have the second format only.
+                snapshot_download(repository, allow_patterns=[_HUB_WEIGHTS[1]], local_dir=local)
+        except Exception as error:  # the hub's own errors and those of its HTTP client
+            reason = _reason(error)
+        place = look()
+    return replace(place, reason=reason)
 
 
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """A time limit for torch hub's downloads, which have none: a dead network would hang them."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _single_file(
+    source: Mapping[str, Any], root: Path | None, fetch: bool | None, on_bytes: OnBytes
+) -> _Place:
+    """A file of any server's, in torch hub's cache or under `root`."""
+    if fetch is None:
+        fetch = root is None
+    if root is None:
+        import torch
+
+        root = Path(torch.hub.get_dir()) / "checkpoints"
+    path, reason = root / _file_name(source["url"]), ""
+    if fetch and not path.is_file():
+        try:
+            download(source["url"], path, source.get("sha256", ""), on_bytes)
+        except (WeightsError, OSError) as error:  # no network, another SHA-256, a full disk
+            reason = str(error)
+    return _Place(path, [path] if path.is_file() else [], path, reason)
+
+
+def _local(path: Path) -> _Place:
+    if path.is_dir():
+        return _Place(path, _files_of(path), path / _HUB_WEIGHTS[0])
+    return _Place(path, [path] if path.is_file() else [], path)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The files of a repository's folder that features depend on; one format of the weights.
+
+    None where the weights are missing.
+    """
+    files = {file for pattern in _HUB_FILES for file in folder.glob(pattern) if file.is_file()}
+    weights = [folder / name for name in _HUB_WEIGHTS if (folder / name).is_file()]
+    return [*sorted(files), weights[0]] if weights else []
 
 
 def _reason(error: Exception) -> str:
@@ -195,22 +244,3 @@ def _file_name(url: str) -> str:
     'model.pt'
     """
     return urlsplit(url).path.rpartition("/")[2]
-
-
-def _missing(stream: str, path: Path, where: str, source: Mapping[str, Any]) -> WeightsError:
-    """Names the file, its source, and the command that gets it into a folder for --weights."""
-    if "hub" in source:
-        repository = str(source["hub"])
-        name = repository.rpartition("/")[2]
-        file = f" {shlex.quote(str(source['file']))}" if "file" in source else ""
-        command = f"hf download {repository}{file} --local-dir weights/{name}"
-    else:
-        url = str(source["url"])
-        command = (
-            f"curl -L --create-dirs -o {shlex.quote(f'weights/{_file_name(url)}')} "
-            f"{shlex.quote(url)}"
-        )
-    return WeightsError(
-        f"weights of stream '{stream}' not found at {path}; source {where}; get them with "
-        f"`{command}` and pass --weights weights (or --weights random to try without)"
-    )

@@ -70,6 +70,7 @@ def run(
         "variant": config.variant,
         "features": {
             "path": str(store.path),
+            "utterances": len(store),
             "fingerprints": {spec.name: spec.fingerprint for spec in streams.values()},
             "untrained": [spec.name for spec in streams.values() if spec.untrained],
         },

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipmsa.cache.errors import ConfigError
 
-from .config import ModelConfig, changed, read_toml
+from .config import ModelConfig, RunConfig, changed, read_toml
 
 _TABLE2 = Path(__file__).with_name("variants.toml")
 
 
 class Variant(NamedTuple):
-    """A variant: its name, the paper's row (its own name where it has none), its model."""
+    """A variant: its name, the paper's row (its own name where it has none), what it sets."""
 
     name: str
     row: str
-    model: ModelConfig
+    changes: dict[str, Any]
+
+    @property
+    def model(self) -> ModelConfig:
+        """The default model of this variant."""
+        return self.applied(RunConfig()).model
+
+    def applied(self, config: RunConfig) -> RunConfig:
+        """A configuration turned into this variant; sizes and training stay."""
+        model = changed(config.model, self.changes, f"variant '{self.name}'")
+        return replace(config, variant=self.name, model=model)
 
 
 def table2() -> list[Variant]:
@@ -58,4 +69,8 @@ def _variant(path: Path, name: str, table: Any) -> Variant:
         raise ConfigError(f"{path}: '{name}' must be a table, as in [{name}]")
     values = dict(table)
     row = str(values.pop("row", name))
-    return Variant(name, row, changed(ModelConfig(), values, f"{path} [{name}]"))
+    changed(ModelConfig(), values, f"{path} [{name}]")  # refuses what the model does not have
+    # What makes a variant is always set, so that it is the same over any base configuration.
+    default = ModelConfig()
+    whole = {"drop": default.drop, "fusion": default.fusion, "order": default.order}
+    return Variant(name, row, whole | values)

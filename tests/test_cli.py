@@ -15,7 +15,7 @@ from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_demo_dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-VERBS = ("extract", "merge", "train", "inspect", "demo")
+VERBS = ("extract", "merge", "train", "ablate", "inspect", "weights", "demo")
 
 
 @pytest.fixture
@@ -73,6 +73,10 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
         ("train --features {clips}/label.csv", 1, "not a readable HDF5 file"),
         ("train --features nowhere.h5 --variant best", 1, "no variant 'best'"),
         ("train --features nowhere.h5 --seeds one,two", 2, "whole numbers"),
+        ("train --features nowhere.h5 --seeds 1,1", 2, "a seed twice"),
+        ("ablate --features nowhere.h5", 1, "nowhere.h5: no such feature store"),
+        ("ablate --features nowhere.h5 --variants full,best", 1, "no variant 'best'"),
+        ("ablate --features nowhere.h5 --variants full,full", 1, "named twice"),
         ("train --features nowhere.h5 --set d=wide", 1, "must be of type int"),
         ("train --features nowhere.h5 --config none.toml", 1, "none.toml: no such file"),
         ("inspect nowhere.h5", 1, "nowhere.h5: no such feature store"),
@@ -113,7 +117,7 @@ def test_a_missing_checkpoint_names_the_file_the_source_and_the_command(cli, cli
     assert status == 1
     assert "weights/AudioCLIP-Full-Training.pt" in err
     assert "https://github.com/AndreyGuzhov/AudioCLIP/releases" in err
-    assert "curl -L" in err
+    assert "`clipmsa weights fetch --profile paper --dir weights`" in err
     assert err.count("\n") == 1
 
 

@@ -579,6 +579,7 @@ def test_a_face_s_feature_is_fc7_after_its_relu_of_the_crop(
         CPU,
         "fp32",
         detect_side=300,
+        min_face=40,
         margin=0.2,
         architecture={"image_size": 64, "shrink": 16},
     )
@@ -693,11 +694,35 @@ def test_frames_of_mixed_sizes_go_through_one_batch() -> None:
 
 def test_large_frames_are_scaled_to_a_short_side_and_small_ones_kept() -> None:
     encoder = faces()
-    assert encoder.detect_side == 180
+    assert encoder.crop_side == 180
     assert encoder.prepare(picture(720, 1280)).shape == (180, 320, 3)
     assert encoder.prepare(picture(1280, 720)).shape == (320, 180, 3)
     small = picture(100, 300)
     assert encoder.prepare(small) is small
+
+
+def test_faces_are_found_where_they_are_on_frames_shrunk_for_detection() -> None:
+    frame = picture(360, 480, (340, 60, 5))
+    full, half = (
+        MtcnnVgg(
+            "face_vgg",
+            None,
+            CPU,
+            "fp32",
+            detect_side=side,
+            min_face=side // 9,
+            architecture={"image_size": 32, "shrink": 64},
+        )
+        for side in (360, 180)
+    )
+    (at_full,), (at_half,) = full._largest_faces([frame]), half._largest_faces([frame])
+    assert at_full is not None
+    assert at_half is not None
+    left, top = np.maximum(at_full[:2], at_half[:2])
+    right, bottom = np.minimum(at_full[2:], at_half[2:])
+    both = (right - left) * (bottom - top)
+    areas = [float(np.prod(box[2:] - box[:2])) for box in (at_full, at_half)]
+    assert both / (sum(areas) - both) > 0.8  # intersection over union
 
 
 def test_a_crop_is_the_same_for_boxes_that_differ_by_less_than_a_pixel_s_breadth() -> None:

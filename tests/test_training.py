@@ -27,8 +27,8 @@ SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "learning_rate=0.002
 
 
 def small(*settings: str, variant: str = "full") -> RunConfig:
-    found = find_variant(variant)
-    return configured(RunConfig(found.name, found.model), settings=[*SMALL, *settings])
+    config = configured(RunConfig(), settings=[*SMALL, *settings])
+    return find_variant(variant).applied(config)
 
 
 def data_of(store: FeatureStore, config: RunConfig) -> FeatureData:
@@ -237,10 +237,8 @@ def test_a_store_of_another_program_at_the_size_of_mosi_trains_near_the_oracle(t
     store = FeatureStore(tmp_path / "store.h5")
     corr = {}
     for variant in ("full", "no-clip-v", "no-clip"):
-        config = configured(
-            RunConfig(variant, find_variant(variant).model),
-            settings=["d=64", "d_ff=64", "epochs=8", "learning_rate=0.002"],
-        )
+        settings = ["d=64", "d_ff=64", "epochs=8", "learning_rate=0.002"]
+        config = find_variant(variant).applied(configured(RunConfig(), settings=settings))
         outcome = train_seed(data_of(store, config), config, 1111)
         corr[variant] = outcome.metrics["test"]["corr"]
     # Without a sixth, and without half, of the variance that the streams explain.

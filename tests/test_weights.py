@@ -15,13 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import safetensors.torch
 import torch
 
@@ -55,34 +57,38 @@ def sha256(content: bytes) -> str:
 # ---- A folder of checkpoints, for machines without network.
 
 
-def obey(message: str, folder: Path) -> list[Path]:
-    """Do what the command in a message would do, with stand-ins for the files."""
-    quoted = re.search("get them with `(.+?)`", message)
-    assert quoted is not None
-    command = shlex.split(quoted[1])
-    if command[0] == "curl":
-        target = folder / Path(command[command.index("-o") + 1]).relative_to("weights")
-        return [write(target, b"checkpoint")]
-    assert command[:2] == ["hf", "download"]
-    target = folder / Path(command[command.index("--local-dir") + 1]).relative_to("weights")
-    chosen = [word for word in command[3:] if not word.startswith("--")][:-1]
-    names = chosen or ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
-    return [write(target / name, name.encode()) for name in names]
+@pytest.fixture
+def hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hubs that have stand-ins for whatever is asked of them."""
+
+    def snapshot_download(repository: str, **options: Any) -> str:
+        folder = Path(options["local_dir"])
+        # As facebook/wav2vec2-base, it has its weights in the old format only.
+        has = ["config.json", "pytorch_model.bin", "open_clip_model.safetensors", "tokenizer.json"]
+        for name in set(has) & set(options["allow_patterns"]):
+            write(folder / name, name.encode())
+        return str(folder)
+
+    def download(url: str, path: Path, *_: Any) -> None:
+        write(path, b"checkpoint")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr(weights_module, "download", download)
 
 
 @pytest.mark.parametrize("stream", PAPER)
-def test_the_command_in_the_message_puts_a_file_where_it_is_looked_for(
-    stream: str, tmp_path: Path
+def test_a_fetch_puts_files_where_they_are_looked_for(
+    stream: str, tmp_path: Path, hubs: None
 ) -> None:
     source = unpinned(PAPER[stream])
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError):
         find_checkpoint(stream, source, tmp_path)
-    files = obey(str(caught.value), tmp_path)
-    found = find_checkpoint(stream, source, tmp_path)
-    assert found.path == (files[0] if len(files) == 1 else files[0].parent)
+    found = find_checkpoint(stream, source, tmp_path, fetch=True)
+    assert found == find_checkpoint(stream, source, tmp_path)
     assert found.name == (f"hub:{source['hub']}" if "hub" in source else f"url:{source['url']}")
-    if len(files) == 1:
-        assert found.sha256 == sha256(files[0].read_bytes())
+    assert found.path is not None
+    if found.path.is_file():
+        assert found.sha256 == sha256(found.path.read_bytes())
     assert found.identity == {"sha256": found.sha256}
 
 
@@ -102,7 +108,8 @@ def test_a_missing_file_is_named_with_its_stream_its_source_and_a_command(
     assert (f"https://huggingface.co/{source['hub']}" if "hub" in source else source["url"]) in (
         message
     )
-    assert "--weights" in message
+    assert f"`clipmsa weights fetch --profile paper --dir {tmp_path}`" in message
+    assert f"--weights {tmp_path}" in message
 
 
 def test_a_folder_without_weights_is_a_missing_file(tmp_path: Path) -> None:
@@ -183,13 +190,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty caches, and neither hub in reach."""
 
     def unreachable(*_: Any, **__: Any) -> Any:
-        raise urllib.error.URLError("Temporary failure in name resolution")
+        raise requests.ConnectTimeout("Temporary failure in name resolution")
 
     # Both constants are read from the environment when huggingface_hub is first imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("torch.hub.urlopen", unreachable)
+    monkeypatch.setattr("requests.get", unreachable)
     return tmp_path
 
 
@@ -238,7 +245,9 @@ def test_an_empty_cache_without_network_is_a_missing_file(cache: Path, stream: s
     message = str(caught.value)
     assert "\n" not in message
     assert f"'{stream}' not found at {cache}" in message
-    assert obey(message, cache / "dir")
+    assert "`clipmsa weights fetch --profile paper --dir weights` and pass --weights weights" in (
+        message
+    )
 
 
 def test_a_snapshot_without_weights_is_a_missing_file(cache: Path) -> None:
@@ -272,7 +281,7 @@ def test_the_command_line_says_what_is_missing_in_one_line(
     printed = capfd.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("error: weights of stream 'albert' not found")
-    assert "hf download albert/albert-base-v2 --local-dir weights/albert-base-v2" in line
+    assert "`clipmsa weights fetch --profile paper --dir weights`" in line
     assert "(and 5 more streams lack theirs)" in line
     assert not printed.out
     assert not out.exists()
@@ -363,9 +372,9 @@ def test_a_damaged_download_is_refused_and_not_kept(
 ) -> None:
     files = {"/model.pt": b"damaged"}
     source = {"url": f"{server(files)}/model.pt", "sha256": sha256(b"weights")}
-    with pytest.raises(WeightsError, match="hash"):
+    with pytest.raises(WeightsError, match="SHA-256"):
         find_checkpoint("s", source, "pretrained")
-    assert not list(torch_home.iterdir())
+    assert not [file for file in torch_home.iterdir() if file.suffix != ".lock"]
     files["/model.pt"] = b"weights"
     assert find_checkpoint("s", source, "pretrained").sha256 == sha256(b"weights")
 
@@ -378,7 +387,7 @@ def test_a_file_that_a_server_does_not_have_is_missing(
 
 
 def test_a_silent_server_is_given_up(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_module, "_TIMEOUT", 0.2)
+    monkeypatch.setattr("clipmsa.extract.download._TIMEOUT", 0.2)
     monkeypatch.setenv("no_proxy", "*")
     started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -389,7 +398,6 @@ def test_a_silent_server_is_given_up(torch_home: Path, monkeypatch: pytest.Monke
             find_checkpoint("s", {"url": url}, "pretrained")
         hang_up.cancel()
     assert time.monotonic() - started < 5
-    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize("url", ["model.pt", "https://host/models/"])
@@ -449,6 +457,170 @@ for source in ({"hub": "a/both"}, {"hub": "a/old"}, one):
         ], done.stderr
 
 
+def profile(file: Path, **sources: str) -> Path:
+    """A profile of text encoders with these sources."""
+    write(
+        file,
+        "\n".join(
+            f"[streams.{name}]\nencoder = 'transformers-text'\nbranch = 'own'\nsource = {source}"
+            for name, source in sources.items()
+        ).encode(),
+    )
+    return file
+
+
+@pytest.mark.slow
+def test_the_command_in_a_message_gets_what_is_missing(
+    server: Callable[[Mapping[str, bytes]], str], tmp_path: Path
+) -> None:
+    text = {"config.json": b"{}", "tokenizer.json": b"{}", "pytorch_model.bin": b"old"}
+    single = {"open_clip_model.safetensors": b"clip", "config.json": b"{}"}
+    files = {**repository("a/text", text), **repository("a/one", single), "/model.pt": b"weights"}
+    address = server(files)
+    mine = profile(
+        tmp_path / "my profile.toml",
+        text="{ hub = 'a/text' }",
+        clip="{ hub = 'a/one', file = 'open_clip_model.safetensors' }",
+        sound=f"{{ url = '{address}/model.pt', sha256 = '{sha256(b'weights')}' }}",
+        again=f"{{ url = '{address}/model.pt', sha256 = '{sha256(b'weights')}' }}",
+    )
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    settings = Settings(load_profile(str(mine)), weights=folder)
+    with pytest.raises(WeightsError) as caught:
+        plan_streams(settings)
+    quoted = re.search("get them with `(.+?)`", str(caught.value))
+    assert quoted is not None
+    command = shlex.split(quoted[1])
+    code = f"from clipmsa.cli.main import main; print(main({command[1:]}))"
+    done = run(code, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hf"))
+    assert done.stdout == "0\n", done.stderr
+    assert "sound, again: " in done.stderr
+    assert {name: plan.checkpoint.path for name, plan in plan_streams(settings).items()} == {
+        "text": folder / "text",
+        "clip": folder / "one" / "open_clip_model.safetensors",
+        "sound": folder / "model.pt",
+        "again": folder / "model.pt",
+    }
+    # A fetch that was killed had left this out; and the table shows what there is.
+    (folder / "text" / "tokenizer.json").unlink()
+    again = run(code, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hf"))
+    assert again.stdout == "0\n", again.stderr
+    assert (folder / "text" / "tokenizer.json").read_bytes() == b"{}"
+
+
+def test_the_table_shows_what_is_there_and_what_is_missing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "w" / "right.pt", b"right")
+    write(tmp_path / "w" / "wrong.pt", b"wrong")
+    mine = profile(
+        tmp_path / "p.toml",
+        a=f"{{ url = 'http://h/right.pt', sha256 = '{sha256(b'right')}' }}",
+        b=f"{{ url = 'http://h/wrong.pt', sha256 = '{sha256(b'other')}' }}",
+        c="{ url = 'http://h/none.pt', sha256 = 'beef', megabytes = 77 }",
+        d="{ hub = 'org/model' }",
+    )
+    line = ["weights", "list", "--profile", str(mine), "--dir", str(tmp_path / "w")]
+    assert main(line) == 0
+    printed = capfd.readouterr()
+    rows = [row for row in printed.out.splitlines() if "http" in row]
+    for row, words in zip(
+        rows,
+        (
+            [" a ", "http://h/right.pt", sha256(b"right")[:16]],
+            [" b ", sha256(b"other")[:16], "another file, or damaged"],
+            [" c ", "77", "beef", "missing"],
+            [" d ", "https://huggingface.co/org/model", "not given", "missing"],
+        ),
+        strict=True,
+    ):
+        assert all(word in row for word in words), row
+    assert "3 missing" in printed.err
+    assert f"clipmsa weights fetch --profile {mine}" in printed.err
+
+
+def test_the_table_is_what_weights_does_and_asks_no_hub(
+    cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["weights"]) == 0
+    printed = capfd.readouterr()
+    assert printed.out.count("missing") == 5  # two streams share one file
+    assert "2441d35b353352c8" in printed.out
+    assert "5 missing; `clipmsa weights fetch --profile paper` gets them" in printed.err
+    assert main(["weights", "list", "--profile", "audioclip"]) == 0
+    assert capfd.readouterr().out.count("missing") == 4  # three share one
+
+
+def test_a_profile_of_random_weights_needs_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    for action in ("list", "fetch"):
+        assert main(["weights", action, "--profile", "tiny"]) == 0
+        assert "needs no checkpoints" in capfd.readouterr().err
+
+
+def test_what_cannot_be_fetched_does_not_keep_the_rest_away(
+    server: Callable[[Mapping[str, bytes]], str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    address = server({"/there.pt": b"weights"})
+    mine = profile(
+        tmp_path / "p.toml",
+        a=f"{{ url = '{address}/absent.pt' }}",
+        b=f"{{ url = '{address}/there.pt' }}",
+    )
+    assert main(["weights", "fetch", "--profile", str(mine), "--dir", str(tmp_path / "w")]) == 1
+    assert (tmp_path / "w" / "there.pt").read_bytes() == b"weights"
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("error: ")
+    assert "404" in last
+
+
+# ---- Checkpoints of the user's own.
+
+
+def test_a_path_is_taken_from_where_the_profile_is_and_needs_no_hub(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        write(tmp_path / "models" / "own" / name, b"1")
+    write(tmp_path / "elsewhere" / "vgg.pth", b"vgg")
+    mine = profile(
+        tmp_path / "p.toml",
+        a="{ path = 'models/own' }",
+        b=f"{{ path = '{tmp_path}/elsewhere/vgg.pth', sha256 = '{sha256(b'vgg')}' }}",
+    )
+    for mode in ("pretrained", tmp_path / "elsewhere"):
+        plans = plan_streams(Settings(load_profile(str(mine)), weights=mode))
+        a, b = (plans[name].checkpoint for name in "ab")
+        assert (a.path, a.name) == (tmp_path / "models" / "own", f"path:{a.path}")
+        assert (b.path, b.sha256) == (tmp_path / "elsewhere" / "vgg.pth", sha256(b"vgg"))
+
+
+@pytest.mark.parametrize("there", [[], ["config.json"]])
+def test_a_path_with_nothing_in_it_is_a_missing_file(tmp_path: Path, there: list[str]) -> None:
+    for name in there:
+        write(tmp_path / "own" / name, b"1")
+    with pytest.raises(WeightsError, match=f"'s' not found at {tmp_path}/own.*put them there"):
+        find_checkpoint("s", {"path": str(tmp_path / "own")}, "pretrained")
+
+
+def test_a_file_that_several_streams_share_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "AudioCLIP-Full-Training.pt", b"all three towers")
+    hashed: list[Path] = []
+
+    def digest(files: list[Path]) -> str:
+        hashed.extend(files)
+        return sha256(b"any")
+
+    monkeypatch.setattr(weights_module, "sha256_of_files", digest)
+    audioclip = load_profile("audioclip").only(("clip_text", "clip_image", "esresnext"))
+    streams = tuple(replace(r, source=unpinned(r.source)) for r in audioclip.streams)
+    plans = plan_streams(Settings(replace(audioclip, streams=streams), weights=tmp_path))
+    assert len({plan.checkpoint for plan in plans.values()}) == 1
+    assert len(hashed) == 1
+
+
 # ---- What is read from a checkpoint.
 
 
@@ -484,6 +656,16 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(
     with suppress(RuntimeError):
         torch.load(file, weights_only=False)
     assert sign.exists()
+
+
+def test_openai_s_own_file_is_refused_with_the_one_to_take_instead(tmp_path: Path) -> None:
+    file = tmp_path / "RN50.pt"
+    # What makes a zip file TorchScript to torch. The real one is not made here: torch warns.
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
+            archive.writestr(f"RN50/{name}", b"")
+    with pytest.raises(WeightsError, match=r"RN50\.pt: a TorchScript .*resnet50_clip\.openai"):
+        read_state(file)
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])

@@ -1,0 +1,82 @@
+"""`clipmsa ablate`: many variants over one store -> Table 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import counts_by_split, note, pick_device, progress, warn_untrained
+from .console import out as stdout
+from .train import parse_seeds
+
+if TYPE_CHECKING:
+    from clipmsa.fusion.runs import Run
+    from clipmsa.fusion.trainer import Epoch
+    from clipmsa.fusion.variants import Variant
+
+
+def ablate(
+    features: Annotated[Path, typer.Option(help="The feature store.")],
+    variants: Annotated[
+        str, typer.Option(help="table2, or names and TOML files separated by commas.")
+    ] = "table2",
+    seeds: Annotated[str, typer.Option(help="For every variant, separated by commas.")] = (
+        "1111,1112,1113"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the runs go.", show_default="runs/NAME-ablate")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with tables model and training.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for all variants."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Train many variants, by default the nine rows of the paper's Table 2, and print the table.
+
+    Runs that are finished are not run again. Writes table.md, table.csv, table.tex and every run.
+
+    Example: clipmsa ablate --features cache/mosi.h5 --variants full,no-clip,order-atv
+    """
+    from clipmsa.cache import FeatureStore
+    from clipmsa.fusion.ablations import ablate as run_all
+    from clipmsa.fusion.ablations import choose_variants
+    from clipmsa.fusion.config import RunConfig, configured
+
+    numbers = parse_seeds(seeds)
+    chosen = choose_variants(variants)
+    store = FeatureStore(features)
+    folder = out or Path("runs") / f"{features.stem}-ablate"
+    note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
+    epochs = configured(RunConfig(), config, set_ or []).training.epochs
+    total = len(chosen) * len(numbers) * epochs
+    with progress("ablate", "epochs") as advance:
+
+        def on_epoch(variant: Variant, epoch: Epoch) -> None:
+            place = chosen.index(variant) * len(numbers) + numbers.index(epoch.seed)
+            detail = f"{variant.name}, seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
+            advance(place * epochs + epoch.epoch, total, detail)
+
+        def on_variant(variant: Variant, run: Run, fresh: bool) -> None:
+            if not fresh:
+                note("{}: finished before, not run again", run.path)
+
+        results = run_all(
+            store,
+            chosen,
+            folder,
+            seeds=numbers,
+            config=config,
+            settings=set_ or [],
+            device=pick_device(device),
+            on_variant=on_variant,
+            on_epoch=on_epoch,
+        )
+    stdout.print((folder / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False)
+    warn_untrained(sorted({n for _, run in results for n in run.metrics["features"]["untrained"]}))
+    note("{}: table.md, table.csv, table.tex, and a folder for each run", folder)
