@@ -94,6 +94,7 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
         console=err,
+        redirect_stdout=False,  # data printed meanwhile belongs there, not on stderr
     ) as bar:
         task = bar.add_task(label, total=None, detail="")
 

@@ -39,7 +39,7 @@ class Checkpoint:
     """A checkpoint on disk (`path` a file or a folder), or random weights from a seed."""
 
     path: Path | None
-    name: str  # "hub:...", "url:...", "path:..." or "random (seed 0)": what the store records
+    name: str  # as `source_of` reads it, or "random (seed 0)": what the store records
     sha256: str  # of the file, or of a folder's files; "" for random weights
 
     @property
@@ -77,7 +77,7 @@ def find_checkpoint(
     *,
     fetch: bool | None = None,
     on_bytes: OnBytes = lambda done, total: None,
-    profile: str = "paper",
+    profile: str | None = "paper",
 ) -> Checkpoint:
     """Find the checkpoint of a stream's encoder.
 
@@ -86,7 +86,7 @@ def find_checkpoint(
     a `sha256`, or its first digits. `mode` is "pretrained" (the hub's cache), a folder that holds
     the repository's folder or the file under its own name, or "random". `fetch` says whether to
     download to there: what is missing, unless told otherwise, into a hub's cache alone. `profile`
-    is what the user called the profile, for the command in the message.
+    is what the user called the profile, for the command in the message; None where there is none.
 
     Raises:
         WeightsError: not there, or (ChecksumError) not the one the profile asks for.
@@ -111,27 +111,48 @@ def find_checkpoint(
             f"it is made for --weights random"
         )
     folder = shlex.quote(str(root or "weights"))
-    command = f"clipmsa weights fetch --profile {shlex.quote(profile)} --dir {folder}"
+    command = profile and (
+        f"`clipmsa weights fetch --profile {shlex.quote(profile)} --dir {folder}`"
+    )
     if not place.files:
         why = f" ({place.reason})" if place.reason else ""
         remedy = (
-            "put them there"
-            if "path" in source
-            else f"get them with `{command}` and pass --weights {folder}"
+            f"get them with {command} and pass --weights {folder}"
+            if command and "path" not in source
+            else "put them there"
         )
+        other = "--weights random to try without" if command else "--weights DIR where they are"
         raise WeightsError(
             f"weights of stream '{stream}' not found at {place.missing}; source "
-            f"{source_name(source)}{why}; {remedy} (or --weights random to try without)"
+            f"{source_name(source)}{why}; {remedy} (or {other})"
         )
     sha256 = sha256_of_files(place.files)
     if not sha256.startswith(source.get("sha256", "")):
         raise ChecksumError(
             f"{place.path}: SHA-256 is {sha256}, stream '{stream}' needs {source['sha256']}; the "
             f"file is damaged or another one: remove it and fetch it again from "
-            f"{source_name(source)}, as with `{command}`"
+            f"{source_name(source)}{f', as with {command}' if command else ''}"
         )
     kind = next(key for key in ("hub", "url", "path") if key in source)
-    return Checkpoint(place.path, f"{kind}:{source[kind]}", sha256)
+    single = f"#{source['file']}" if "file" in source else ""
+    return Checkpoint(place.path, f"{kind}:{source[kind]}{single}", sha256)
+
+
+def source_of(name: str) -> dict[str, str]:
+    """The source that a checkpoint's name, as a store records it, says it came from.
+
+    >>> source_of("hub:timm/resnet50_clip.openai#open_clip_model.safetensors")
+    {'hub': 'timm/resnet50_clip.openai', 'file': 'open_clip_model.safetensors'}
+    >>> source_of("random (seed 0)")
+    {}
+    """
+    kind, colon, place = name.partition(":")
+    if kind not in ("hub", "url", "path") or not colon:
+        return {}
+    if kind == "hub":
+        place, _, single = place.partition("#")
+        return {"hub": place, **({"file": single} if single else {})}
+    return {kind: place}
 
 
 def source_name(source: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_demo_dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-VERBS = ("extract", "merge", "train", "ablate", "inspect", "weights", "demo")
+VERBS = ("extract", "merge", "train", "ablate", "predict", "inspect", "weights", "demo")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from clipmsa.cli.main import main
 from clipmsa.extract.encoder import load_strictly, read_state
 from clipmsa.extract.plan import Settings, plan_streams
 from clipmsa.extract.profiles import load_profile
-from clipmsa.extract.weights import find_checkpoint, weights_mode
+from clipmsa.extract.weights import find_checkpoint, source_of, weights_mode
 
 PAPER = {recipe.name: recipe.source for recipe in load_profile("paper").streams}
 NOWHERE = "http://127.0.0.1:9"  # nothing answers there, at once
@@ -85,7 +85,9 @@ def test_a_fetch_puts_files_where_they_are_looked_for(
         find_checkpoint(stream, source, tmp_path)
     found = find_checkpoint(stream, source, tmp_path, fetch=True)
     assert found == find_checkpoint(stream, source, tmp_path)
-    assert found.name == (f"hub:{source['hub']}" if "hub" in source else f"url:{source['url']}")
+    assert source_of(found.name) == {
+        key: source[key] for key in ("hub", "file", "url") if key in source
+    }
     assert found.path is not None
     if found.path.is_file():
         assert found.sha256 == sha256(found.path.read_bytes())

@@ -1,0 +1,162 @@
+"""`clipmsa predict`: videos -> scores, a row an utterance."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import Advance, note, out, pick_device, progress, warn_untrained
+
+if TYPE_CHECKING:
+    from .timeline import Row
+
+_MODALITIES = ("text", "audio", "vision")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or one model-SEED.pt of it.")],
+    videos: Annotated[
+        list[str], typer.Argument(metavar="VIDEO...", help="Files, folders or patterns.")
+    ],
+    text: Annotated[str | None, typer.Option(help="What is said in the video.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, a line a row.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
+    weights: Annotated[
+        str, typer.Option(help="pretrained, or a folder of the checkpoints.")
+    ] = "pretrained",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Utterances encoded together.")] = 8,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any file failed.")] = False,
+) -> None:
+    """Score videos with a trained model: from -3 to 3, with what text, sound and picture gave.
+
+    The model's file says which encoders made its features; the same ones are used, or refused.
+    What is said comes from --text, or from a file of the video's name that ends in .txt.
+
+    Example: clipmsa predict runs/mosi talk.mp4 --text "The ending though!"
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("give one of --json and --csv", param_hint="--csv")
+    if weights == "random":
+        raise typer.BadParameter("the model says whether its are random", param_hint="--weights")
+    from clipmsa.extract.utterances import Script, find_videos
+    from clipmsa.extract.weights import weights_mode
+    from clipmsa.fusion.predict import load_models
+
+    files = find_videos(videos)
+    if text is not None and len(files) > 1:
+        raise typer.BadParameter(
+            f"is of one video, and these are {len(files)}", param_hint="--text"
+        )
+    chosen = pick_device(device)
+    models = load_models(model, chosen)
+    note("{}: {}", model, "1 model" if len(models.seeds) == 1 else f"{len(models.seeds)} models")
+    from .timeline import Timeline
+
+    timeline = Timeline(models, weights_mode(weights), chosen, batch_clips=batch_size)
+    writer = _json_lines if as_json else _csv_table if as_csv else _rich_table
+    failed = wordless = 0
+    with writer(model) as write, _progress(live=writer is _rich_table) as advance:
+        for row in timeline.rows(files, Script(text), advance):
+            write(row)
+            failed += row.error is not None
+            wordless += "text" in row.missing
+    if wordless:
+        note(
+            "{} scored without text, from sound and picture alone: give --text, or a file of the "
+            "video's name that ends in .txt",
+            wordless,
+        )
+    if failed:
+        note("[bold red]{} failed[/]; the rows say why", failed)
+    warn_untrained(models.untrained)
+    if strict and failed:
+        raise typer.Exit(1)
+
+
+Write = Callable[["Row"], None]
+
+
+@contextmanager
+def _json_lines(model: Path) -> Iterator[Write]:
+    """Every row as it comes, one JSON object a line."""
+
+    def write(row: Row) -> None:
+        print(json.dumps(asdict(row), ensure_ascii=False), flush=True)
+
+    yield write
+
+
+@contextmanager
+def _csv_table(model: Path) -> Iterator[Write]:
+    """Every row as it comes, under a header; lists are separated by spaces."""
+    from .timeline import Row
+
+    def cells(row: Row) -> dict[str, object]:
+        values = asdict(row)
+        given = values.pop("contributions") or {}
+        return {
+            key: " ".join(value) if isinstance(value, tuple) else value
+            for key, value in values.items()
+        } | {f"contribution_{modality}": given.get(modality) for modality in _MODALITIES}
+
+    table = csv.DictWriter(sys.stdout, list(cells(Row("", 0.0, None, ""))), lineterminator="\n")
+    table.writeheader()
+
+    def write(row: Row) -> None:
+        table.writerow(cells(row))
+        sys.stdout.flush()
+
+    yield write
+
+
+@contextmanager
+def _rich_table(model: Path) -> Iterator[Write]:
+    """A table for reading, printed at the end."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(str(model)), caption="text, audio, vision: what each gave the score")
+    for heading in ("file", "seconds", "text"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("score", "±", "in words", *_MODALITIES, "faces"):
+        table.add_column(heading, justify="left" if heading == "in words" else "right")
+
+    def write(row: Row) -> None:
+        end = "" if row.end is None else f"{row.end:.1f}"
+        start = (escape(row.file), f"{row.start:.1f} - {end}")
+        if row.error is not None:
+            table.add_row(*start, f"[red]{escape(row.error)}[/]")
+            return
+        given = row.contributions or {}
+        table.add_row(
+            *start,
+            escape(row.text),
+            _signed(row.score),
+            "-" if row.spread is None else f"{row.spread:.2f}",
+            row.word,
+            *("missing" if m in row.missing else _signed(given.get(m)) for m in _MODALITIES),
+            "-" if row.faces is None else f"{row.faces}/{row.frames}",
+        )
+
+    yield write
+    out.print(table)
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _progress(live: bool) -> AbstractContextManager[Advance]:
+    """A bar, unless it would run into rows that a terminal shows as they come."""
+    if live or not sys.stdout.isatty():
+        return progress("predict", "utterances")
+    return nullcontext(lambda done, total, detail="": None)

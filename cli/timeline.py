@@ -1,0 +1,109 @@
+"""Videos to rows of scores: what `clipmsa predict`, `clipmsa app` and `clipmsa.predict` share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipmsa.extract.rebuild import ClipEncoders, Encoded
+from clipmsa.extract.utterances import Script, utterances
+from clipmsa.fusion.predict import Models, Prediction
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipmsa.extract.manifest import Clip
+    from clipmsa.extract.weights import WeightsMode
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance of a video and what the models say of it; or the error that prevented it.
+
+    Times are in seconds of the file. See `clipmsa.fusion.predict.Prediction` for the score's parts.
+    """
+
+    file: str
+    start: float
+    end: float | None  # None where only text was asked for
+    text: str
+    score: float | None = None  # in [-3, 3] like the labels, as predicted: it may lie beyond
+    word: str | None = None
+    spread: float | None = None  # over the seeds' models; None of one model
+    contributions: dict[str, float] | None = None  # by modality
+    missing: tuple[str, ...] = ()  # modalities
+    faces: int | None = None  # pictures with a face, of
+    frames: int | None = None  # so many that were looked at
+    untrained: tuple[str, ...] = ()  # streams whose encoders have random weights
+    error: str | None = None
+
+
+class Timeline:
+    """Models and the encoders that belong to them, loaded once for any number of videos.
+
+    Raises:
+        FingerprintError: the encoders cannot be had as they were when the models were trained.
+        WeightsError: a checkpoint is missing.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        weights: WeightsMode = "pretrained",
+        device: torch.device | str = "cpu",
+        *,
+        batch_clips: int = 8,
+        workers: int = 2,
+    ) -> None:
+        self.models = models
+        self._encoders = ClipEncoders(
+            models.streams.values(), weights, device, batch_clips=batch_clips, workers=workers
+        )
+
+    def rows(
+        self,
+        videos: Sequence[Path],
+        script: Script,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Iterator[Row]:
+        """A row an utterance, video after video; a bad file is one row with an error.
+
+        `on_progress` is told how many utterances are done, of how many that are known of so far.
+        """
+        done, total = 0, len(videos)
+
+        def clips() -> Iterator[Clip | Encoded]:
+            nonlocal total
+            for video in videos:
+                cut = utterances(video, script)
+                total += len(cut) - 1
+                yield from cut
+
+        for batch in self._encoders.encode(clips()):
+            good = [encoded for encoded in batch if not encoded.error]
+            predictions = iter(self.models.predict([encoded.rows for encoded in good]))
+            for encoded in batch:
+                yield self._row(encoded, None if encoded.error else next(predictions))
+            done += len(batch)
+            on_progress(done, total)
+
+    def _row(self, encoded: Encoded, prediction: Prediction | None) -> Row:
+        clip = encoded.clip
+        end = None if math.isnan(encoded.duration) else encoded.duration
+        what = (str(clip.path), 0.0, end, clip.utterance.text)
+        if prediction is None:
+            return Row(*what, error=encoded.error)
+        return Row(
+            *what,
+            score=prediction.score,
+            word=prediction.word,
+            spread=prediction.spread,
+            contributions=dict(prediction.contributions),
+            missing=prediction.missing,
+            faces=encoded.faces,
+            frames=encoded.frames,
+            untrained=tuple(self.models.untrained),
+        )
