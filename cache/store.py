@@ -32,7 +32,11 @@ LEVELS = ("utterance", "sequence")
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row of `/utterances`. `label` is NaN where unknown; `duration` is in seconds."""
+    """One row of `/utterances`. `label` is NaN where unknown; `duration` is in seconds.
+
+    `start` and `end` are seconds in the file that the clip is a part of; those of a whole file are
+    0 and infinity.
+    """
 
     video_id: str
     clip_id: str
@@ -40,6 +44,8 @@ class Utterance:
     label: float
     text: str
     duration: float = float("nan")
+    start: float = 0.0
+    end: float = float("inf")
 
     @property
     def id(self) -> str:
@@ -202,6 +208,8 @@ class FeatureStore:
             float(self.labels[row]),
             self.texts[row],
             float(self.durations[row]),
+            float(self.starts[row]),
+            float(self.ends[row]),
         )
 
     def rows_of_split(self, split: str) -> NDArray[np.int64]:
@@ -241,6 +249,8 @@ class FeatureStore:
         self.texts = self._strings(file, "utterances/text")
         self.labels = self._floats(file, "utterances/label")
         self.durations = self._floats(file, "utterances/duration")
+        self.starts = self._times(file, "utterances/start", whole=0.0)
+        self.ends = self._times(file, "utterances/end", whole=np.inf)
         columns: dict[str, Sized] = {
             "video_id": self.video_ids,
             "clip_id": self.clip_ids,
@@ -248,6 +258,8 @@ class FeatureStore:
             "text": self.texts,
             "label": self.labels,
             "duration": self.durations,
+            "start": self.starts,
+            "end": self.ends,
         }
         for key, column in columns.items():
             if len(column) != len(self.ids):
@@ -348,6 +360,17 @@ class FeatureStore:
         with self._reading(key), np.errstate(over="ignore"):
             numbers: NDArray[np.float32] = dataset[:].astype(np.float32)
         return numbers
+
+    def _times(self, file: h5py.File, key: str, whole: float) -> NDArray[np.float64]:
+        """A column that is there where some clips are parts of longer files; else `whole`."""
+        if key not in file:
+            return np.full(len(self.ids), whole)
+        dataset = self._dataset(file, key)
+        if dataset.dtype.kind != "f":
+            raise StoreError(f"{self.path}: /{key} is {dataset.dtype}, must be float64")
+        with self._reading(key):
+            times: NDArray[np.float64] = dataset[:].astype(np.float64)
+        return times
 
     def _group(self, file: h5py.File, key: str) -> h5py.Group:
         group = self._item(file, key)

@@ -6,6 +6,7 @@ at the final path was closed, and read back against the format's rules, before i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,6 +127,9 @@ def _write_table(file: h5py.File, utterances: Sequence[Utterance]) -> None:
         _write_strings(table, key, [getattr(u, key) for u in utterances])
     for key in ("label", "duration"):
         table[key] = np.array([getattr(u, key) for u in utterances], np.float32)
+    if any((u.start, u.end) != (0.0, math.inf) for u in utterances):
+        for key in ("start", "end"):
+            table[key] = np.array([getattr(u, key) for u in utterances], np.float64)
 
 
 def _write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:

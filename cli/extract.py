@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 def extract(
     dataset: Annotated[
-        str, typer.Option(help="mosi, mosei, a folder in the MMSA layout, or a CSV manifest.")
+        str, typer.Option(help="mosi, mosei, a folder (MMSA's or CMU's own), or a CSV manifest.")
     ],
     root: Annotated[
         Path | None, typer.Option(help="Where the clips are.", show_default="data/NAME")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The store to write.", show_default="cache/NAME.h5")
+    ] = None,
+    folds: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lists of videos: train, valid, test.", show_default="the dataset's"
+        ),
     ] = None,
     profile: Annotated[str, typer.Option(help="paper, tiny, or a TOML file.")] = "paper",
     weights: Annotated[
@@ -72,7 +78,8 @@ def extract(
     """
     from clipmsa.extract.manifest import read_dataset
 
-    manifest = read_dataset(dataset, root)
+    manifest = read_dataset(dataset, root, folds)
+    tell_of(manifest)
     if limit is not None:
         manifest = manifest.first(limit)
     name = manifest.dataset
@@ -106,6 +113,19 @@ def extract(
     report = run_extract(manifest, out, settings, overwrite, retry_failed)
     if strict and report.failures:
         raise typer.Exit(1)
+
+
+def tell_of(manifest: Manifest) -> None:
+    """Say how a folder was understood, where its splits come from and what was left out.
+
+    A table that lists each clip with its split needs no words.
+    """
+    if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
+        return
+    note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)
+    note("[bold yellow]splits:[/] {}" if manifest.drawn else "splits: {}", manifest.splits)
+    for what, ids in manifest.gaps.items():
+        note("{} times: {} ({}{})", len(ids), what, ids[0], ", ..." if ids[1:] else "")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`clipmsa inspect`: what a feature store holds, and where it came from."""
+"""`clipmsa inspect`: what a feature store, or a dataset still to be encoded, holds."""
 
 from __future__ import annotations
 
@@ -7,20 +7,76 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import out, warn_untrained
+from .console import note, out, warn_untrained
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
+    from clipmsa.extract.survey import Survey
+
+_SHOWN = 5  # ids of what is missing
 
 
-def inspect(store: Annotated[Path, typer.Argument(help="The feature store.")]) -> None:
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(help="A feature store, a dataset's folder, or a CSV manifest.")
+    ],
+    folds: Annotated[
+        Path | None, typer.Option(help="Of a dataset: JSON lists of videos, as for extract.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List all that is missing, not the first few.")
+    ] = False,
+) -> None:
     """Show what is in a feature store: counts, streams, shapes, provenance, failures.
+
+    Of a dataset, before anything is encoded: what was found next to the published counts, and what
+    is missing.
 
     Example: clipmsa inspect cache/mosei.h5
     """
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        inspect_dataset(path, folds, everything)
+    else:
+        inspect_store(path)
+
+
+def inspect_dataset(path: Path, folds: Path | None, everything: bool) -> None:
+    """Print a survey of a dataset's folder."""
+    from clipmsa.extract.manifest import read_dataset
+    from clipmsa.extract.survey import survey
+
+    manifest = read_dataset(str(path), None, folds)
+    found = survey(manifest)
+    out.print(f"{path}: {manifest.layout}", markup=False, highlight=False, soft_wrap=True)
+    _print_counts(found)
+    note("[bold yellow]splits:[/] {}" if manifest.drawn else "splits: {}", manifest.splits)
+    for what, ids in found.gaps.items():
+        shown = ids if everything else ids[:_SHOWN]
+        note("{} times: {}", len(ids), what)
+        for id_ in shown:
+            note("    {}", id_)
+        if len(ids) > len(shown):
+            note("    ... and {} more; --all lists them", len(ids) - len(shown))
+
+
+def _print_counts(found: Survey) -> None:
+    from rich.table import Table
+
+    table = Table("", "train", "valid", "test", "all")
+    for what, counts in found.found.items():
+        table.add_row(what, *map(str, counts), str(sum(counts)))
+        for (counted, whose), published in found.published.items():
+            if counted == what:
+                row = [f"[dim]{number}[/]" for number in (*published, sum(published))]
+                table.add_row(f"[dim]  published ({whose})[/]", *row)
+    out.print(table)
+
+
+def inspect_store(path: Path) -> None:
+    """Print what a feature store holds."""
     from clipmsa.cache import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(path)
     out.print(
         f"{opened.path}: dataset '{opened.dataset}', profile '{opened.profile}', "
         f"written {opened.created} by clipmsa {opened.clipmsa_version}",

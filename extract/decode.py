@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipmsa.cache.errors import MediaError
+
 from . import media
 from .encoder import Encoder
 from .manifest import Clip
@@ -32,7 +34,8 @@ def decode(clip: Clip, encoders: Mapping[str, Encoder], sampling: Media) -> Deco
     ones only. The file is not touched when all of them consume text.
 
     Raises:
-        MediaError: the file is missing, damaged, or holds neither picture nor sound.
+        MediaError: the file is missing, damaged, ends before the clip starts, or holds neither
+            picture nor sound.
     """
     decoded = Decoded(clip)
     by_kind = {
@@ -44,7 +47,12 @@ def decode(clip: Clip, encoders: Mapping[str, Encoder], sampling: Media) -> Deco
     if not (by_kind["waveform"] or by_kind["frames"]):
         return decoded
     info = media.probe(clip.path)
-    decoded.duration = info.duration
+    decoded.duration = min(info.duration, clip.utterance.end) - clip.utterance.start
+    if decoded.duration <= 0:
+        raise MediaError(
+            f"{clip.path}: {info.duration:.2f} s long, the clip is from {clip.utterance.start:g} "
+            f"to {clip.utterance.end:g} s; correct its times, or get the whole file"
+        )
     if by_kind["waveform"] and info.has_audio:
         decoded.items |= _waveforms(clip, by_kind["waveform"])
     if by_kind["frames"] and info.has_video:
@@ -54,7 +62,7 @@ def decode(clip: Clip, encoders: Mapping[str, Encoder], sampling: Media) -> Deco
 
 def _waveforms(clip: Clip, encoders: Mapping[str, Encoder]) -> dict[str, NDArray[np.float32]]:
     """The waveform at each encoder's rate; nothing where the file's sound is empty."""
-    sound = media.read_waveform(clip.path)
+    sound = media.read_waveform(clip.path, clip.start, clip.end)
     if sound is None:
         return {}
     waveform, rate = sound
@@ -69,7 +77,8 @@ def _frames(clip: Clip, encoders: Mapping[str, Encoder], sampling: Media) -> dic
     """Every encoder's prepared frames, at the ticks of the clock."""
     prepared: dict[str, list[Any]] = {name: [] for name in encoders}
     shown: NDArray[np.uint8] | None = None
-    for _, frame in media.read_frames(clip.path, sampling.fps, sampling.max_frames):
+    frames = media.read_frames(clip.path, sampling.fps, sampling.max_frames, clip.start, clip.end)
+    for _, frame in frames:
         for name, encoder in encoders.items():
             # A source slower than the clock shows one frame at several ticks.
             again = frame is shown

@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from clipmsa.cache import FeatureStore, Stream, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.store import Failure
 
+_Part = tuple[str, float, float]
+
+
+def _part(utterance: Utterance) -> _Part:
+    """What sound and pictures are of: an id, and seconds in its file."""
+    return utterance.id, utterance.start, utterance.end
+
 
 class Filed:
     """An index over feature stores: where the features of a (stream, utterance) pair lie.
 
     `wanted` gives the fingerprint of each stream; features made in another way do not count, nor
-    do text features of another text. `sources` are searched in order.
+    do text features of another text or others of another part of the file. `sources` are searched
+    in order.
     """
 
     def __init__(self, sources: Iterable[FeatureStore], wanted: Mapping[str, str]) -> None:
@@ -28,11 +36,12 @@ class Filed:
         self._where: dict[str, dict[str, tuple[Stream, FeatureStore, int]]] = {
             name: {} for name in wanted
         }
-        self._durations: dict[str, float] = {}
+        self._durations: dict[_Part, float] = {}
         for store in sources:
-            for id_, row in store.index.items():
+            for row in range(len(store)):
                 if not math.isnan(store.durations[row]):
-                    self._durations.setdefault(id_, float(store.durations[row]))
+                    part = _part(store.utterance(row))
+                    self._durations.setdefault(part, float(store.durations[row]))
             for failure in store.failed:
                 self.failures.setdefault(failure.id, failure)
             for name, stream in store.streams.items():
@@ -73,12 +82,15 @@ class Filed:
         if found is None:
             return None
         stream, store, row = found
-        if stream.spec.modality == "text" and store.texts[row] != utterance.text:
-            return None
-        return stream, row
+        there = store.utterance(row)
+        if stream.spec.modality == "text":
+            same = there.text == utterance.text
+        else:
+            same = _part(there) == _part(utterance)
+        return (stream, row) if same else None
 
     def _timed(self, utterance: Utterance) -> Utterance:
-        return replace(utterance, duration=self._durations.get(utterance.id, math.nan))
+        return replace(utterance, duration=self._durations.get(_part(utterance), math.nan))
 
     def _column(self, name: str, utterances: Sequence[Utterance]) -> StreamColumn:
         places = [self._find(name, utterance) for utterance in utterances]

@@ -149,6 +149,32 @@ def test_without_arguments_the_verbs_are_listed():
     assert all(verb in shown.stdout + shown.stderr for verb in VERBS)
 
 
+def test_a_dataset_is_inspected_before_anything_is_encoded(cli, clips, tmp_path):
+    root = edit_table(clips, tmp_path / "mosi", r"^demo01,0", "demo01,absent")
+    status, out, err = cli(f"inspect {root}")
+    assert status == 0
+    rows = [re.findall(r"\d+", line) for line in out.splitlines()]
+    assert ["4", "4", "4", "12"] in rows
+    assert ["1284", "229", "686", "2199"] in rows
+    assert "1 times: clip whose file is missing" in err
+    assert "demo01$_$absent" in err
+    assert "demo01/0.mp4" in err
+
+
+def test_splits_that_were_drawn_are_said_to_be_so(cli, tmp_path):
+    """Of a raw folder, before the encoders: the run then ends because no clip has its file."""
+    said = tmp_path / "raw" / "Raw" / "Transcript" / "Segmented"
+    said.mkdir(parents=True)
+    (said / "v.annotprocessed").write_text("1_DELIM_GOOD\n2_DELIM_NOT RATED\n")
+    (tmp_path / "raw" / "OpinionLevelSentiment.csv").write_text("0,1,v,1,2.0\n")
+    status, _, err = cli("extract --dataset mosi --root raw --profile tiny --streams esresnext")
+    assert status == 1
+    assert "mosi: 1 clips; raw CMU-MOSI" in err
+    assert "splits: drawn by video with seed 1111, and not CMU's" in err
+    assert "1 times: transcript without a label (v$_$2)" in err
+    assert "the first 1 clips all failed" in err
+
+
 @pytest.mark.slow
 def test_the_whole_way_with_real_encoders(cli, clips, tmp_path):
     """Real clips, all six encoders at toy size, training, metrics; then once more for nothing."""

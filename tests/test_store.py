@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -99,6 +100,8 @@ def utterances(draw: st.DrawFn) -> list[Utterance]:
                 label=labels,
                 text=texts,
                 duration=st.floats(0, 1e4, width=32) | st.just(float("nan")),
+                start=st.just(0.0) | st.floats(0, 1e4),
+                end=st.just(float("inf")) | st.floats(0, 1e4),
             ),
             max_size=6,
             unique_by=lambda utterance: utterance.id,
@@ -617,6 +620,11 @@ BROKEN: list[tuple[Callable[[h5py.File], None], list[str]]] = [
     (damaged(VALUES), ["/streams/frames/values cannot be read"]),
     (damaged(OFFSETS), ["/streams/frames/offsets cannot be read"]),
     # The clips left out.
+    (
+        lambda file: file.update({"utterances/start": [1, 2, 3]}),
+        ["/utterances/start is int64, must be float64"],
+    ),
+    (lambda file: file.update({"utterances/end": [1.0]}), ["/utterances/end has 1 rows"]),
     (lambda file: file.create_group("failures"), ["/failures/id is missing"]),
     (lambda file: file.create_dataset("failures", data=[1]), ["/failures is not a group"]),
     (
@@ -899,7 +907,8 @@ def test_the_format_page_names_all_that_our_writer_writes_and_nothing_else(tmp_p
     }
     spec = StreamSpec("x", "text", "own", "sequence", 2)
     written, attributes = set(), set()
-    with h5py.File(write(tmp_path / "a.h5", streams=[column(spec, (1, 0, 2))])) as file:
+    cut = [dataclasses.replace(utterance, start=1.0, end=2.5) for utterance in UTTERANCES]
+    with h5py.File(write(tmp_path / "a.h5", cut, [column(spec, (1, 0, 2))])) as file:
         attributes |= file.attrs.keys() | file["streams/x"].attrs.keys()
         file.visit(lambda key: written.add(f"/{key}"))
     assert written - {"/utterances", "/streams", "/failures"} == named

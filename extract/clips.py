@@ -1,0 +1,60 @@
+"""What a dataset is to the rest of `extract`: clips in order, and what is told of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clipmsa.cache import Utterance
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is known of an utterance, and the file that it is, or is a part of."""
+
+    utterance: Utterance
+    path: Path
+
+    @property
+    def start(self) -> float:
+        """Seconds in the file."""
+        return self.utterance.start
+
+    @property
+    def end(self) -> float | None:
+        """Seconds in the file; None for the end of the file."""
+        return None if math.isinf(self.utterance.end) else self.utterance.end
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset by name, its clips in the table's order."""
+
+    dataset: str
+    clips: list[Clip]
+    layout: str = ""  # how the folder was understood, in words
+    splits: str = ""  # where the splits come from, in words
+    drawn: bool = False  # whether the splits are our own draw, and comparable with nothing
+    gaps: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what is missing -> ids
+    media: tuple[Path, ...] = ()  # folders that hold clips and nothing else
+
+    def shard(self, index: int, count: int) -> Manifest:
+        """Block `index`, counted from 0, of `count` nearly equal blocks of the table.
+
+        >>> table = Manifest("d", list(range(10)))
+        >>> [table.shard(i, 3).clips for i in range(3)]
+        [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+        """
+        start, end = (len(self.clips) * i // count for i in (index, index + 1))
+        return replace(self, clips=self.clips[start:end])
+
+    def first(self, count: int) -> Manifest:
+        """The first clips of the table, for a try."""
+        return replace(self, clips=self.clips[:count])
+
+    def videos(self, split: str | None = None) -> set[str]:
+        """Ids of the videos that clips are of, of one split or of all."""
+        clips = (c for c in self.clips if split in (None, c.utterance.split))
+        return {clip.utterance.video_id for clip in clips}

@@ -1,0 +1,63 @@
+"""What a dataset's folder holds, next to the counts that are published for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clipmsa.cache.store import SPLITS
+
+from .clips import Manifest
+from .tables import MEDIA_SUFFIXES
+
+# What is counted, who counted it, and train, valid and test; from MMSA's feature files, the CMU
+# SDK's fold lists and CMU_MOSEI_Labels.csd.
+_PUBLISHED = {
+    "mosei": (
+        ("clips", "MMSA", (16326, 1871, 4659)),
+        ("clips", "labels csd", (16327, 1871, 4662)),
+        ("videos", "CMU folds", (2249, 300, 678)),
+    ),
+    "mosi": (
+        ("clips", "MMSA", (1284, 229, 686)),
+        ("clips", "word-aligned", (1281, 229, 685)),
+        ("videos", "CMU folds", (52, 10, 31)),
+    ),
+    "sims": (("clips", "CH-SIMS paper", (1368, 456, 457)),),
+}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts by split: `found` by what is counted, `published` by that and whose count it is."""
+
+    found: Mapping[str, Sequence[int]]
+    published: Mapping[tuple[str, str], Sequence[int]]
+    gaps: Mapping[str, Sequence[str]]  # what is missing or not used -> ids and files
+
+
+def survey(manifest: Manifest) -> Survey:
+    """Count what is there and list what is missing; files are looked for, none is opened."""
+    by_split = [[c.utterance for c in manifest.clips if c.utterance.split == s] for s in SPLITS]
+    found = {
+        "clips": [len(utterances) for utterances in by_split],
+        "videos": [len(manifest.videos(split)) for split in SPLITS],
+        "no label": [sum(u.label != u.label for u in utterances) for utterances in by_split],
+        "label 0": [sum(u.label == 0 for u in utterances) for utterances in by_split],
+        "blank text": [sum(not u.text.strip() for u in utterances) for utterances in by_split],
+    }
+    known = f"{manifest.dataset} {manifest.layout}".lower()
+    name = next((name for name in _PUBLISHED if name in known), None)
+    published = {(what, whose): n for what, whose, n in _PUBLISHED.get(name or "", ())}
+    used = {clip.path for clip in manifest.clips}
+    gaps = dict(manifest.gaps)
+    gaps["clip whose file is missing"] = [
+        f"{clip.utterance.id} ({clip.path})" for clip in manifest.clips if not clip.path.is_file()
+    ]
+    gaps["media file that no clip uses"] = sorted(
+        str(file)
+        for folder in manifest.media
+        for file in folder.rglob("*")
+        if file.suffix.lower() in MEDIA_SUFFIXES and file not in used
+    )
+    return Survey(found, published, {what: ids for what, ids in gaps.items() if ids})
