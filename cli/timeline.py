@@ -15,7 +15,7 @@ from clipmsa.fusion.predict import Models, Prediction
 if TYPE_CHECKING:
     import torch
 
-    from clipmsa.extract.manifest import Clip
+    from clipmsa.extract.clips import Clip
     from clipmsa.extract.weights import WeightsMode
 
 

@@ -24,10 +24,10 @@ from clipmsa.cache.errors import ClipmsaError, FingerprintError, MediaError
 from clipmsa.cache.provenance import difference
 from clipmsa.cache.writer import storage_dtype
 
+from .clips import Clip
 from .decode import Decoded, decode
 from .encoder import Encoder
 from .faces import MtcnnFaces
-from .manifest import Clip
 from .plan import Settings, StreamPlan
 from .profiles import Media, Profile, StreamRecipe, check_precision
 from .weights import WeightsMode, find_checkpoint, source_of

@@ -12,7 +12,8 @@ from pathlib import Path
 from clipmsa.cache import Utterance
 from clipmsa.cache.errors import MediaError
 
-from .manifest import MEDIA_SUFFIXES, Clip
+from .clips import Clip
+from .tables import MEDIA_SUFFIXES
 
 WORDS = (".txt",)  # files beside a video that say what is said in it
 
