@@ -6,6 +6,7 @@ at the final path was closed, and read back against the format's rules, before i
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from .files import publish
 from .provenance import canonical_json
 from .store import FORMAT, VERSION, Failure, FeatureStore, StreamSpec, Utterance
 
+CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
 _BLOCK_ROWS = 4096  # rows gathered before one write: tens of MB at the widest stream
 _PAGE = 4096  # values start on a page, so that they can be memory-mapped well
 
@@ -149,16 +151,19 @@ def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
     group["offsets"] = offsets
     dtype = storage_dtype(spec.level)
     values = group.create_dataset("values", (int(offsets[-1]), spec.dim), dtype)
-    written = 0
+    written, digest = 0, hashlib.sha256()
     for block in _blocks(column.rows, spec):
         end = written + len(block)
         if end <= len(values):
-            values[written:end] = _as_stored(block, dtype, spec)
+            stored = np.ascontiguousarray(_as_stored(block, dtype, spec))
+            values[written:end] = stored
+            digest.update(stored.data)
         written = end
     if written != len(values):
         raise StoreError(
             f"stream '{spec.name}': {written} rows were given, its lengths sum to {len(values)}"
         )
+    group.attrs[CHECKSUM] = digest.hexdigest()
 
 
 def _blocks(rows: Iterable[NDArray[Any]], spec: StreamSpec) -> Iterator[NDArray[Any]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
+from clipmsa.cache.errors import MediaError
 from clipmsa.cache.store import SPLITS
+from clipmsa.cache.verify import Verdict, label_fault
 
-from .clips import Manifest
+from .clips import Clip, Manifest
 from .tables import MEDIA_SUFFIXES
 
 # What is counted, who counted it, and train, valid and test; from MMSA's feature files, the CMU
@@ -61,3 +66,54 @@ def survey(manifest: Manifest) -> Survey:
         if file.suffix.lower() in MEDIA_SUFFIXES and file not in used
     )
     return Survey(found, published, {what: ids for what, ids in gaps.items() if ids})
+
+
+def verify_dataset(
+    manifest: Manifest,
+    workers: int,
+    on_files: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Verdict, dict[str, float]]:
+    """Look into every media file, without decoding it; give the verdict and seconds by clip id."""
+    from . import media
+
+    def look(path: Path) -> media.MediaInfo | str:
+        try:
+            return media.probe(path)
+        except MediaError as error:
+            return str(error)
+
+    paths = list(dict.fromkeys(clip.path for clip in manifest.clips))
+    looks: dict[Path, media.MediaInfo | str] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for path, found in zip(paths, pool.map(look, paths), strict=True):
+            looks[path] = found
+            on_files(len(looks), len(paths))
+    verdict = Verdict([], [f"{len(ids)} times: {what}" for what, ids in manifest.gaps.items()])
+    seconds: dict[str, float] = {}
+    for clip in manifest.clips:
+        found = looks[clip.path]
+        if isinstance(found, str):
+            verdict.faults.append(f"'{clip.utterance.id}': {found}")
+        else:
+            seconds[clip.utterance.id] = _seconds(clip, found.duration, verdict)
+            for what, there in (("pictures", found.has_video), ("sound", found.has_audio)):
+                if not there:
+                    verdict.remarks.append(f"'{clip.utterance.id}': {clip.path} has no {what}")
+        fault = label_fault(clip.utterance.id, clip.utterance.label)
+        verdict.faults.extend([fault] if fault else [])
+    return verdict, seconds
+
+
+def _seconds(clip: Clip, length: float, verdict: Verdict) -> float:
+    """How long a clip is, where its file is `length` seconds long."""
+    end = clip.utterance.end
+    if clip.start >= length:
+        verdict.faults.append(
+            f"'{clip.utterance.id}': starts at {clip.start:g} s, and {clip.path} is "
+            f"{length:.2f} s long"
+        )
+    elif not math.isinf(end) and end > length + 0.5:
+        verdict.remarks.append(
+            f"'{clip.utterance.id}': ends at {end:g} s, and {clip.path} is {length:.2f} s long"
+        )
+    return min(end, length) - clip.start

@@ -15,7 +15,7 @@ from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_demo_dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-VERBS = ("extract", "merge", "train", "ablate", "predict", "inspect", "weights", "demo")
+VERBS = ("extract", "merge", "train", "ablate", "predict", "inspect", "verify", "weights", "demo")
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
         ("train --features nowhere.h5 --set d=wide", 1, "must be of type int"),
         ("train --features nowhere.h5 --config none.toml", 1, "none.toml: no such file"),
         ("inspect nowhere.h5", 1, "nowhere.h5: no such feature store"),
+        ("verify nowhere.h5", 1, "nowhere.h5: no such feature store"),
         ("fly", 2, "fly"),
     ],
 )

@@ -1,0 +1,164 @@
+"""Every rule of the store's format that opening a store does not check: the features themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import StoreError
+from .provenance import fingerprint
+from .store import ID_SEPARATOR, SPLITS, FeatureStore, Stream
+from .writer import CHECKSUM
+
+LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
+_BLOCK_BYTES = 8 << 20
+_NAMED = 3  # utterances named in a finding
+
+
+class Verdict(NamedTuple):
+    """`faults` break a rule; `remarks` are allowed and worth knowing. Sentences, without a path."""
+
+    faults: list[str]
+    remarks: list[str]
+
+
+def verify_store(
+    path: Path, on_rows: Callable[[int, int], None] = lambda done, total: None
+) -> Verdict:
+    """Read a whole store against FORMAT.md; memory holds a block of rows at a time.
+
+    `on_rows` is told how many rows, of how many, have been read.
+    """
+    try:
+        store = FeatureStore(path, mapped=False)
+    except StoreError as error:
+        return Verdict([str(error).removeprefix(f"{path}: ")], [])
+    verdict = Verdict(list(_table_faults(store)), list(_table_remarks(store)))
+    total = sum(int(stream.offsets[-1]) for stream in store.streams.values())
+    done = 0
+    for stream in store.streams.values():
+        before = done
+
+        def advance(rows: int, before: int = before) -> None:
+            on_rows(before + rows, total)
+
+        verdict.faults.extend(_stream_faults(store, stream, advance))
+        done += int(stream.offsets[-1])
+    return verdict
+
+
+def label_fault(id_: str, label: float) -> str | None:
+    """What is wrong with a label, if anything; unknown ones are not."""
+    if abs(label) > LABEL_LIMIT:
+        return f"label {label:g} of '{id_}' is outside [{-LABEL_LIMIT:g}, {LABEL_LIMIT:g}]"
+    return None
+
+
+def _table_faults(store: FeatureStore) -> Iterator[str]:
+    for row, id_ in enumerate(store.ids):
+        wanted = f"{store.video_ids[row]}{ID_SEPARATOR}{store.clip_ids[row]}"
+        if id_ != wanted:
+            yield f"/utterances/id '{id_}' must be '{wanted}', its video and clip"
+        fault = label_fault(id_, float(store.labels[row]))
+        if fault:
+            yield f"/utterances/label: {fault}"
+        if not store.starts[row] < store.ends[row]:
+            yield f"/utterances/end of '{id_}' is {store.ends[row]:g}, before its start"
+        if store.durations[row] <= 0:
+            yield f"/utterances/duration of '{id_}' is {store.durations[row]:g}"
+    for failure in store.failed:
+        if failure.id in store.index:
+            yield f"/failures/id '{failure.id}' is in /utterances too"
+
+
+def _table_remarks(store: FeatureStore) -> Iterator[str]:
+    counts = Counter(store.splits)
+    for split in SPLITS:
+        if not counts[split]:
+            yield f"no utterance of split {split}"
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for video, split in zip(store.video_ids, store.splits, strict=True):
+        homes[video].add(split)
+    shared = [video for video, splits in homes.items() if len(splits) > 1]
+    if shared:
+        yield f"{len(shared)} videos have clips in several splits ({_some(shared)})"
+    lengths = [stream.lengths for stream in store.streams.values()]
+    bare = np.flatnonzero(~np.any(lengths, axis=0)) if lengths else np.empty(0, np.int64)
+    if len(bare):
+        yield f"{len(bare)} utterances have no row in any stream ({_some(_ids(store, bare))})"
+
+
+def _stream_faults(
+    store: FeatureStore, stream: Stream, on_rows: Callable[[int], None]
+) -> Iterator[str]:
+    spec, where = stream.spec, f"/streams/{stream.spec.name}"
+    ours = store.clipmsa_version and re.fullmatch("[0-9a-f]{16}", spec.fingerprint)
+    if ours and spec.fingerprint != fingerprint(spec.config):
+        yield f"{where}: fingerprint {spec.fingerprint} is not that of its config"
+    rows = int(stream.offsets[-1])
+    finite, zero = np.ones(rows, bool), np.zeros(rows, bool)
+    digest = hashlib.sha256()
+    try:
+        with h5py.File(store.path, "r", locking=False) as file:
+            stated = file[where].attrs.get(CHECKSUM)
+            start = 0
+            for block in _blocks(file[f"{where}/values"]):
+                end = start + len(block)
+                finite[start:end] = np.isfinite(block).all(axis=1)
+                zero[start:end] = ~block.any(axis=1)
+                digest.update(np.ascontiguousarray(block).data)
+                start = end
+                on_rows(end)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        yield f"{where}/values cannot be read ({error})"
+        return
+    if stated is not None and stated != digest.hexdigest():
+        yield f"{where}/values: SHA-256 is {digest.hexdigest()}, was {stated} when written"
+    bad = _owners(stream, ~finite)
+    if len(bad):
+        some = _some(_ids(store, bad))
+        yield f"{where}/values: NaN or infinity in {len(bad)} utterances ({some})"
+    zeros = np.bincount(_owners_of_rows(stream, zero), minlength=len(store)) == stream.lengths
+    empty = np.flatnonzero(zeros & (stream.lengths > 0))
+    if len(empty):
+        yield (
+            f"{where}/values: nothing but zeros for {len(empty)} utterances "
+            f"({_some(_ids(store, empty))}); a missing modality is no rows"
+        )
+
+
+def _blocks(values: Any) -> Iterator[NDArray[Any]]:
+    """The rows of a dataset, some megabytes at a time, along its chunks where it has any."""
+    step = max(1, _BLOCK_BYTES // (values.dtype.itemsize * values.shape[1]))
+    if values.chunks:
+        step = -(-step // values.chunks[0]) * values.chunks[0]
+    for start in range(0, len(values), step):
+        yield values[start : start + step]
+
+
+def _owners_of_rows(stream: Stream, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The utterance of each chosen row."""
+    found: NDArray[np.int64] = (
+        np.searchsorted(stream.offsets, np.flatnonzero(chosen), side="right") - 1
+    )
+    return found
+
+
+def _owners(stream: Stream, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.unique(_owners_of_rows(stream, chosen))
+
+
+def _ids(store: FeatureStore, rows: Any) -> list[str]:
+    return [store.ids[row] for row in rows[: _NAMED + 1]]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:_NAMED]) + (", ..." * (len(names) > _NAMED))

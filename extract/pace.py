@@ -1,0 +1,68 @@
+"""How fast clips are spoken, if their texts are what is said; and where that cannot be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+FASTEST = 7.0  # words a second that nobody speaks for a whole sentence
+_FEWEST_WORDS = 3  # of fewer, the pace says little
+_FEWEST_CLIPS = 20  # of fewer, what is usual is not known
+_UNUSUAL = 3.5  # Iglewicz and Hoaglin (1993): of the modified z-score
+
+# A word, or one character of the scripts that do not part words.
+_WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+(?:['’-]\w+)*")
+
+
+class Pace(NamedTuple):
+    """A clip whose text does not fit its length."""
+
+    id: str
+    words: int
+    seconds: float
+    reason: str
+
+
+def count_words(text: str) -> int:
+    """Words, or characters of Chinese and Japanese.
+
+    >>> count_words("I don't know - well, maybe"), count_words("我不想嫁给李茶")
+    (5, 7)
+    """
+    return len(_WORD.findall(text))
+
+
+def odd_paces(clips: Iterable[tuple[str, str, float]]) -> list[Pace]:
+    """Of (id, text, seconds), those spoken faster than anybody speaks, or unlike all others.
+
+    Unlike others: the logarithm of words a second is more than 3.5 robust deviations from the
+    median. Clips of less than three words or of unknown length are left alone. The oddest come
+    first.
+    """
+    known = [
+        (id_, words, seconds)
+        for id_, text, seconds in clips
+        if (words := count_words(text)) >= _FEWEST_WORDS and seconds > 0
+    ]
+    rates = np.array([words / seconds for _, words, seconds in known])
+    if not len(rates):
+        return []
+    logs = np.log(rates)
+    median = np.median(logs)
+    spread = np.median(np.abs(logs - median))
+    scores = 0.6745 * (logs - median) / max(spread, 1e-9)
+    if len(rates) < _FEWEST_CLIPS:
+        scores[:] = 0
+    odd = [
+        (abs(score), Pace(*clip, _reason(rate, float(np.exp(median)))))
+        for clip, rate, score in zip(known, rates, scores, strict=True)
+        if rate > FASTEST or abs(score) > _UNUSUAL
+    ]
+    return [pace for _, pace in sorted(odd, key=lambda pair: -pair[0])]
+
+
+def _reason(rate: float, usual: float) -> str:
+    return f"{rate:.1f} words a second, usual are {usual:.1f}"
