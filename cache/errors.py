@@ -15,6 +15,10 @@ class MediaError(ClipmsaError):
     """A clip cannot be decoded."""
 
 
+class SubtitleError(ClipmsaError):
+    """A subtitle file cannot be read whole; names the file and the place."""
+
+
 class WeightsError(ClipmsaError):
     """A checkpoint is missing or does not fit; names the file, its source and how to get it."""
 

@@ -27,6 +27,12 @@ def predict(
         list[str], typer.Argument(metavar="VIDEO...", help="Files, folders or patterns.")
     ],
     text: Annotated[str | None, typer.Option(help="What is said in the video.")] = None,
+    subtitles: Annotated[
+        Path | None, typer.Option(help="The video's subtitles, .srt or .vtt: a row a cue.")
+    ] = None,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="Longest utterance where pauses cut a video.")
+    ] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, a line a row.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
     weights: Annotated[
@@ -39,7 +45,9 @@ def predict(
     """Score videos with a trained model: from -3 to 3, with what text, sound and picture gave.
 
     The model's file says which encoders made its features; the same ones are used, or refused.
-    What is said comes from --text, or from a file of the video's name that ends in .txt.
+    What is said comes from --text or --subtitles, or from a file beside the video and of its name
+    that ends in .srt, .vtt or .txt. Subtitles cut a video into utterances; without, and if it is
+    long, its pauses do.
 
     Example: clipmsa predict runs/mosi talk.mp4 --text "The ending though!"
     """
@@ -47,15 +55,19 @@ def predict(
         raise typer.BadParameter("give one of --json and --csv", param_hint="--csv")
     if weights == "random":
         raise typer.BadParameter("the model says whether its are random", param_hint="--weights")
+    from clipmsa.extract.subtitles import read_subtitles
     from clipmsa.extract.utterances import Script, find_videos
     from clipmsa.extract.weights import weights_mode
     from clipmsa.fusion.predict import load_models
 
     files = find_videos(videos)
-    if text is not None and len(files) > 1:
-        raise typer.BadParameter(
-            f"is of one video, and these are {len(files)}", param_hint="--text"
-        )
+    if text is not None and subtitles is not None:
+        raise typer.BadParameter("give one of --text and --subtitles", param_hint="--text")
+    if (text is not None or subtitles is not None) and len(files) > 1:
+        hint = "--text" if subtitles is None else "--subtitles"
+        raise typer.BadParameter(f"is of one video, and these are {len(files)}", param_hint=hint)
+    cues = None if subtitles is None else read_subtitles(subtitles)
+    script = Script(text, cues, max_seconds)
     chosen = pick_device(device)
     models = load_models(model, chosen)
     note("{}: {}", model, "1 model" if len(models.seeds) == 1 else f"{len(models.seeds)} models")
@@ -65,14 +77,14 @@ def predict(
     writer = _json_lines if as_json else _csv_table if as_csv else _rich_table
     failed = wordless = 0
     with writer(model) as write, _progress(live=writer is _rich_table) as advance:
-        for row in timeline.rows(files, Script(text), advance):
+        for row in timeline.rows(files, script, advance):
             write(row)
             failed += row.error is not None
             wordless += "text" in row.missing
     if wordless:
         note(
-            "{} scored without text, from sound and picture alone: give --text, or a file of the "
-            "video's name that ends in .txt",
+            "{} scored without text, from sound and picture alone: give --text or --subtitles, or "
+            "put a .srt, .vtt or .txt of the same name beside the video",
             wordless,
         )
     if failed:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipmsa.cache.errors import MediaError, SubtitleError
 from clipmsa.extract.rebuild import ClipEncoders, Encoded
-from clipmsa.extract.utterances import Script, utterances
+from clipmsa.extract.utterances import Script, utterances, whole
 from clipmsa.fusion.predict import Models, Prediction
 
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ class Timeline:
         def clips() -> Iterator[Clip | Encoded]:
             nonlocal total
             for video in videos:
-                cut = utterances(video, script)
+                try:
+                    cut = utterances(video, script)
+                except (MediaError, SubtitleError) as error:
+                    yield Encoded(whole(video), error=str(error))
+                    continue
                 total += len(cut) - 1
                 yield from cut
 
@@ -92,8 +97,10 @@ class Timeline:
 
     def _row(self, encoded: Encoded, prediction: Prediction | None) -> Row:
         clip = encoded.clip
-        end = None if math.isnan(encoded.duration) else encoded.duration
-        what = (str(clip.path), 0.0, end, clip.utterance.text)
+        end = clip.end
+        if not math.isnan(encoded.duration):
+            end = round(clip.start + encoded.duration, 3)
+        what = (str(clip.path), round(clip.start, 3), end, clip.utterance.text)
         if prediction is None:
             return Row(*what, error=encoded.error)
         return Row(

@@ -1,37 +1,62 @@
-"""A video to utterances: what is said in it, and where it is cut."""
+"""A video to utterances: where it is cut, and what is said in each piece."""
 
 from __future__ import annotations
 
 import glob
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipmsa.cache import Utterance
 from clipmsa.cache.errors import MediaError
 
+from . import media
 from .clips import Clip
+from .pauses import spoken_spans
+from .subtitles import Cue, read_subtitles, read_words
 from .tables import MEDIA_SUFFIXES
 
-WORDS = (".txt",)  # files beside a video that say what is said in it
+SIDECARS = (".srt", ".vtt", ".txt")  # beside a video and of its name: what is said in it
 
 
 @dataclass(frozen=True)
 class Script:
-    """Where the words of a video come from; else from a file of its name that ends in .txt."""
+    """Where the words of videos come from; else from a sidecar, and without one there are none."""
 
-    text: str | None = None  # all that is said in the video
+    text: str | None = None  # all that is said in the video, which is one utterance then
+    cues: Sequence[Cue] | None = None  # of the video's subtitles, an utterance each
+    longest: float = 20.0  # seconds of an utterance, where a video without either is cut
 
 
 def utterances(video: Path, script: Script) -> list[Clip]:
-    """The utterances of a video, in their order."""
-    text = script.text
-    beside = video.with_suffix(".txt")
-    if text is None and beside.is_file():
-        text = beside.read_text(encoding="utf-8-sig")
-    return [whole(video, text or "")]
+    """The utterances of a video, in their order.
+
+    It is cut at its cues; or, if it has none and is longer than one utterance, at its pauses.
+
+    Raises:
+        MediaError: the video cannot be decoded.
+        SubtitleError: its sidecar cannot be read.
+    """
+    text, cues = script.text, script.cues
+    if text is None and cues is None:
+        beside = next(filter(Path.is_file, map(video.with_suffix, SIDECARS)), None)
+        if beside is not None and beside.suffix == ".txt":
+            text = read_words(beside)
+        elif beside is not None:
+            cues = read_subtitles(beside)
+    if cues is None and text is None:
+        duration = media.probe(video).duration
+        if duration > script.longest:
+            spans = spoken_spans(video, duration, script.longest)
+            cues = [Cue(start, end, "") for start, end in spans]
+    if cues is None:
+        return [whole(video, text or "")]
+    return [
+        Clip(Utterance(video.stem, str(i), "test", math.nan, text, start=start, end=end), video)
+        for i, (start, end, text) in enumerate(cues)
+    ]
 
 
 def whole(video: Path, text: str = "") -> Clip:
@@ -47,7 +72,7 @@ def find_videos(names: Iterable[str]) -> list[Path]:
     Raises:
         MediaError: there is no such file or folder, or no media file in it.
     """
-    named = [name for name in names if Path(name).suffix.lower() not in WORDS]
+    named = [name for name in names if Path(name).suffix.lower() not in SIDECARS]
     if not named:
         raise MediaError("only files of words are named; name the videos")
     return [video for name in named for video in _videos(name)]

@@ -305,6 +305,40 @@ def test_a_text_file_beside_the_video_is_what_is_said_in_it(predict, tiny, tmp_p
 
 
 @pytest.mark.slow
+def test_subtitles_make_a_timeline_and_a_cue_beyond_the_end_is_a_row_with_an_error(
+    predict, tiny, tmp_path
+):
+    shutil.copy(tiny.manifest.clips[-1].path, tmp_path / "talk.mp4")
+    cues = [("00.000", "00.700", "it is great"), ("00.700", "01.400", "no it is not")]
+    lines = [f"00:{start} --> 00:{end}\n{text}\n" for start, end, text in cues]
+    late = "00:30.000 --> 00:31.000\ntoo late\n"
+    (tmp_path / "words.vtt").write_text("\n".join(["WEBVTT\n", *lines, late]))
+    status, out, _ = predict("talk.mp4", "--subtitles", "words.vtt", "--json")
+    assert status == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["start"], row["end"], row["text"]) for row in rows[:2]] == [
+        (float(start), float(end), text) for start, end, text in cues
+    ]
+    assert rows[0]["score"] != rows[1]["score"]
+    assert [row["frames"] for row in rows] == [4, 4, None]
+    assert "talk.mp4: " in rows[2]["error"]
+
+
+@pytest.mark.slow
+def test_subtitles_that_are_named_are_read_before_any_work_and_a_sidecar_is_its_video_s_error(
+    predict, tiny, tmp_path
+):
+    shutil.copy(tiny.manifest.clips[-1].path, tmp_path / "talk.mp4")
+    (tmp_path / "talk.srt").write_text("no subtitles")
+    status, out, err = predict("talk.mp4", "--subtitles", "talk.srt")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: talk.srt: not SubRip")
+    status, out, _ = predict("talk.mp4", "--json")
+    assert status == 0
+    assert json.loads(out)["error"].startswith("talk.srt: not SubRip")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -312,6 +346,7 @@ def test_a_text_file_beside_the_video_is_what_is_said_in_it(predict, tiny, tmp_p
         (["*.mp4"], 1, "*.mp4: no video or sound there"),
         (["."], 1, ".: no video or sound there"),
         (["{clip}", "{clip}", "--text", "good"], 2, "these are 2"),
+        (["{clip}", "--text", "good", "--subtitles", "a.srt"], 2, "one of --text and"),
         (["{clip}", "--json", "--csv"], 2, "one of --json and --csv"),
         (["{clip}", "--weights", "random"], 2, "the model says"),
         (["{clip}", "--weights", "nowhere"], 1, "--weights nowhere: no such folder"),
