@@ -9,11 +9,11 @@ import typer
 
 from .console import counts_by_split, note, pick_device, progress, warn_untrained
 from .console import out as stdout
-from .train import parse_seeds
+from .train import EpochTally, default_workers, parse_seeds
 
 if TYPE_CHECKING:
+    from clipmsa.fusion.outcome import Epoch
     from clipmsa.fusion.runs import Run
-    from clipmsa.fusion.trainer import Epoch
     from clipmsa.fusion.variants import Variant
 
 
@@ -36,6 +36,11 @@ def ablate(
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, for all variants."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
+    ] = None,
 ) -> None:
     """Train many variants, by default the nine rows of the paper's Table 2, and print the table.
 
@@ -54,17 +59,18 @@ def ablate(
     folder = out or Path("runs") / f"{features.stem}-ablate"
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
     epochs = configured(RunConfig(), config, set_ or []).training.epochs
-    total = len(chosen) * len(numbers) * epochs
+    tally = EpochTally(len(chosen) * len(numbers), epochs)
     with progress("ablate", "epochs") as advance:
 
         def on_epoch(variant: Variant, epoch: Epoch) -> None:
-            place = chosen.index(variant) * len(numbers) + numbers.index(epoch.seed)
             detail = f"{variant.name}, seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
-            advance(place * epochs + epoch.epoch, total, detail)
+            advance(tally.count((variant.name, epoch.seed), epoch.epoch), tally.total, detail)
 
-        def on_variant(variant: Variant, run: Run, fresh: bool) -> None:
-            if not fresh:
+        def on_variant(variant: Variant, run: Run) -> None:
+            if not run.fresh:
                 note("{}: finished before, not run again", run.path)
+            for seed in numbers:
+                tally.ended((variant.name, seed))
 
         results = run_all(
             store,
@@ -74,6 +80,8 @@ def ablate(
             config=config,
             settings=set_ or [],
             device=pick_device(device),
+            engine=engine,
+            workers=workers or default_workers(device),
             on_variant=on_variant,
             on_epoch=on_epoch,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,10 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
+    ] = None,
 ) -> None:
     """Train CLIP-MSA on a feature store, over several seeds, and test each seed once.
 
@@ -57,7 +62,7 @@ def train(
     store = FeatureStore(features)
     full = run_config.variant == "full"
     name = features.stem if full else f"{features.stem}-{run_config.variant}"
-    run_train(store, run_config, out or Path("runs") / name, numbers, device)
+    run_train(store, run_config, out or Path("runs") / name, numbers, device, workers)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -73,28 +78,63 @@ def parse_seeds(text: str) -> list[int]:
     return numbers
 
 
+def default_workers(device: str) -> int:
+    """A seed takes one core, or shares a GPU, which two at a time would only slow down."""
+    on_cpu = pick_device(device).type == "cpu"
+    return len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
+
+
+class EpochTally:
+    """Epochs done and to do of seeds that train side by side and may stop early."""
+
+    def __init__(self, seeds: int, epochs: int) -> None:
+        self.total = seeds * epochs
+        self.epochs = epochs
+        self.done: dict[object, int] = {}
+
+    def count(self, key: object, epoch: int) -> int:
+        """Note an epoch of one seed; gives all that are done."""
+        self.done[key] = epoch
+        return sum(self.done.values())
+
+    def ended(self, key: object) -> None:
+        """What a seed that stopped early has left will not be waited for."""
+        self.total -= self.epochs - self.done.get(key, 0)
+
+
 def run_train(
-    store: FeatureStore, config: RunConfig, folder: Path, seeds: list[int], device: str
+    store: FeatureStore,
+    config: RunConfig,
+    folder: Path,
+    seeds: list[int],
+    device: str,
+    workers: int | None = None,
 ) -> Run:
     """Train with a progress bar, then print the table of test metrics."""
+    from clipmsa.fusion.outcome import Epoch
     from clipmsa.fusion.runs import run
-    from clipmsa.fusion.trainer import Epoch
 
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
-    total = len(seeds) * config.training.epochs
-    ended = dict.fromkeys(seeds, 0)
+    tally = EpochTally(len(seeds), config.training.epochs)
     with progress("train", "epochs") as advance:
 
         def on_epoch(epoch: Epoch) -> None:
-            ended[epoch.seed] = epoch.epoch
-            # A seed that stopped early has no epochs left to wait for.
-            place = seeds.index(epoch.seed)
-            done = place * config.training.epochs + epoch.epoch
-            advance(done, total, f"seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}")
+            detail = f"seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
+            advance(tally.count(epoch.seed, epoch.epoch), tally.total, detail)
 
-        result = run(store, config, folder, seeds, pick_device(device), on_epoch)
-    for seed, best in zip(seeds, result.metrics["best_epochs"], strict=True):
-        note("seed {}: stopped after epoch {}, best {}", seed, ended[seed], best)
+        result = run(
+            store,
+            config,
+            folder,
+            seeds,
+            pick_device(device),
+            on_epoch,
+            workers=workers or default_workers(device),
+        )
+    for outcome in result.outcomes:
+        how = f"stopped after epoch {len(outcome.history)}, best {outcome.best_epoch}"
+        found = "" if result.fresh else " (finished before, not trained again)"
+        note("{}", f"seed {outcome.seed}: {how}{found}")
     print_metrics(result.metrics)
     warn_untrained(result.metrics["features"]["untrained"])
     note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")

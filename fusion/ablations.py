@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from clipmsa.cache import FeatureStore
@@ -17,12 +17,13 @@ from clipmsa.cache.errors import ConfigError
 from clipmsa.cache.files import publish_text
 
 from .config import RunConfig, configured
-from .data import streams_by_role
-from .metrics import METRICS
-from .runs import Run, run
-from .trainer import Epoch
+from .data import FeatureData, streams_by_role
+from .metrics import METRICS, Difference, paired_differences
+from .outcome import Epoch
+from .runs import Run, run_many
 from .variants import Variant, find_variant, table2
 
+BASELINE = "full"  # what every other variant is compared with, where it is among them
 # The paper's columns: both schemes of Acc-2 and F1 in one cell, has0 left and non0 right.
 _PERCENT = (("Acc-2", "has0_acc2", "non0_acc2"), ("F1-Score", "has0_f1", "non0_f1"))
 _PLAIN = (("MAE", "mae"), ("Corr", "corr"))
@@ -50,37 +51,67 @@ def ablate(
     config: Path | None = None,
     settings: Sequence[str] = (),
     device: torch.device | str = "cpu",
-    on_variant: Callable[[Variant, Run, bool], None] = lambda variant, run, fresh: None,
+    engine: str = "local",
+    workers: int = 1,
+    on_variant: Callable[[Variant, Run], None] = lambda variant, run: None,
     on_epoch: Callable[[Variant, Epoch], None] = lambda variant, epoch: None,
 ) -> list[tuple[Variant, Run]]:
-    """Run every variant that is not finished yet, and write table.md, table.csv and table.tex.
+    """Run every variant, all seeds of all of them side by side, and write the tables.
 
-    A run is finished when its metrics.json was made from this configuration, these seeds and
-    features with these fingerprints; it is then read, not run again.
+    Seeds that were finished before are not trained again. Writes table.md, table.csv, table.tex
+    and, where `full` is among the variants, comparison.csv: each other one less `full`, by a paired
+    bootstrap over utterances.
     """
     base = configured(RunConfig(), config, settings)
-    results = []
-    for variant in variants:
-        run_config = variant.applied(base)
-        folder = out / variant.name
-        result = _finished(folder, store, run_config, seeds)
-        fresh = result is None
-        if result is None:
-            result = run(
-                store,
-                run_config,
-                folder,
-                seeds,
-                device,
-                lambda epoch, variant=variant: on_epoch(variant, epoch),  # type: ignore[misc]
-            )
-        results.append((variant, result))
-        on_variant(variant, result, fresh)
-    rows = [(variant, result.metrics) for variant, result in results]
+    folders = {out / variant.name: variant for variant in variants}
+    finished: dict[str, Run] = {}
+
+    def on_run(run: Run) -> None:
+        variant = folders[run.path]
+        finished[variant.name] = run
+        on_variant(variant, run)
+
+    run_many(
+        store,
+        [(variant.applied(base), folder) for folder, variant in folders.items()],
+        seeds,
+        device,
+        engine=engine,
+        workers=workers,
+        on_epoch=lambda folder, epoch: on_epoch(folders[folder], epoch),
+        on_run=on_run,
+    )
+    results = [(variant, finished[variant.name]) for variant in variants]
+    rows = [(variant, run.metrics) for variant, run in results]
+    differences = compare(store, results)
     publish_text(out / "table.csv", csv_table(rows))
-    publish_text(out / "table.md", markdown_table(rows))
+    publish_text(out / "table.md", markdown_table(rows, differences))
     publish_text(out / "table.tex", latex_table(rows))
+    if differences:
+        publish_text(out / "comparison.csv", csv_comparison(differences))
     return results
+
+
+Differences = dict[str, dict[str, Difference]]  # variant -> metric key -> less `full`
+
+
+def compare(store: FeatureStore, results: Sequence[tuple[Variant, Run]]) -> Differences:
+    """Every variant against `full`, on the test split; nothing where `full` is not among them."""
+    runs = {variant.name: run for variant, run in results}
+    if BASELINE not in runs:
+        return {}
+    roles = streams_by_role(store, RunConfig().model)
+    data = FeatureData(store, roles, torch.device("cpu"))
+    truth = data.labels[data.labelled_rows("test")].double().numpy()
+    scores = {
+        name: np.stack([outcome.predictions["test"] for outcome in run.outcomes])
+        for name, run in runs.items()
+    }
+    return {
+        name: paired_differences(preds, scores[BASELINE], truth)
+        for name, preds in scores.items()
+        if name != BASELINE
+    }
 
 
 Row = tuple[Variant, dict[str, Any]]
@@ -98,15 +129,52 @@ def csv_table(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The paper's Table 2 with standard deviations, as Markdown."""
+def csv_comparison(differences: Differences) -> str:
+    """One line a variant and metric: the difference to `full`, its 95 % interval, p."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "metric", "difference", "low", "high", "p"])
+    for name, metrics in differences.items():
+        for key, value in metrics.items():
+            writer.writerow([name, key, *("" if _nan(n) else n for n in value)])
+    return text.getvalue()
+
+
+def markdown_table(rows: Sequence[Row], differences: Differences | None = None) -> str:
+    """The paper's Table 2 with standard deviations, and below it what differs from `full`."""
     header = [name for name, *_ in (*_PERCENT, *_PLAIN)]
     lines = [
         f"| Model | {' | '.join(h + (' ↓' if h == 'MAE' else '') for h in header)} |",
         f"|---{'|---:' * len(header)}|",
         *(f"| {variant.row} | {' | '.join(_cells(metrics, '±'))} |" for variant, metrics in rows),
     ]
-    return "\n".join([*lines, "", *_notes(rows), ""])
+    return "\n".join([*lines, "", *_notes(rows), "", *_compared(rows, differences or {})])
+
+
+def _compared(rows: Sequence[Row], differences: Differences) -> list[str]:
+    """Markdown lines: MAE and Corr of each variant less those of `full`, interval and p."""
+    if not differences:
+        return []
+    shown = ("mae", "corr")
+    lines = [
+        f"| Less {BASELINE} | "
+        f"{' | '.join(f'{METRICS[key]}, 95 % interval | p' for key in shown)} |",
+        f"|---{'|---:' * 2 * len(shown)}|",
+    ]
+    for variant, _ in rows:
+        if variant.name in differences:
+            found = [differences[variant.name][key] for key in shown]
+            cells = [f"{d.mean:+.3f} ({d.low:+.3f} .. {d.high:+.3f}) | {_p(d.p)}" for d in found]
+            lines.append(f"| {variant.row} | {' | '.join(cells)} |")
+    note = (
+        "Paired bootstrap over the test utterances, seeds averaged: it tells what another draw of "
+        "utterances would change, not another draw of seeds."
+    )
+    return [*lines, "", note, ""]
+
+
+def _p(value: float) -> str:
+    return "-" if _nan(value) else "< 0.005" if value < 0.005 else f"{value:.2f}"
 
 
 def latex_table(rows: Sequence[Row]) -> str:
@@ -125,26 +193,6 @@ def latex_table(rows: Sequence[Row]) -> str:
         r"\end{tabular}",
     ]
     return "\n".join([*lines, ""])
-
-
-def _finished(
-    folder: Path, store: FeatureStore, config: RunConfig, seeds: Sequence[int]
-) -> Run | None:
-    """The run in a folder, if it is the one that would be made now."""
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        made = configured(RunConfig(), folder / "config.toml")
-    except (FileNotFoundError, json.JSONDecodeError, ConfigError):
-        return None
-    streams = streams_by_role(store, config.model)
-    fingerprints = {spec.name: spec.fingerprint for spec in streams.values()}
-    same = (
-        made == config
-        and metrics["seeds"] == list(seeds)
-        and metrics["features"]["fingerprints"] == fingerprints
-        and metrics["features"]["utterances"] == len(store)
-    )
-    return Run(folder, _with_nan(metrics)) if same else None
 
 
 def _cells(metrics: dict[str, Any], plus_minus: str) -> list[str]:
@@ -187,12 +235,3 @@ def _nan(value: float) -> bool:
 
 def _latex(text: str) -> str:
     return "".join(f"\\{c}" if c in "&%$#_{}" else c for c in text)
-
-
-def _with_nan(value: Any) -> Any:
-    """metrics.json as it was before NaN became null."""
-    if isinstance(value, dict):
-        return {key: _with_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(item) for item in value]
-    return math.nan if value is None else value

@@ -11,10 +11,10 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence
 
-from .ragged import Ragged
+from .ragged import Padding, Ragged
 
 Temporal = Literal["slstm", "stacked-bilstm"]
 
@@ -58,7 +58,7 @@ class SLSTM(Branch):
         self.lstm = nn.LSTM(in_dim, d)
 
     def encode(self, stream: Ragged) -> Tensor:
-        _, (h_n, _) = self.lstm(pack_sequence(list(stream.split()), enforce_sorted=False))
+        _, (h_n, _) = self.lstm(stream.pack())
         last: Tensor = h_n.squeeze(0)
         return last
 
@@ -78,7 +78,7 @@ class StackedBiLSTM(Branch):
         self.project = nn.Linear(4 * d, d)
 
     def encode(self, stream: Ragged) -> Tensor:
-        packed = pack_sequence(list(stream.split()), enforce_sorted=False)
+        packed = stream.pack()
         states, (h_first, _) = self.first(packed)
         _, (h_second, _) = self.second(states._replace(data=self.norm(states.data)))
         last = torch.cat([h_first, h_second]).transpose(0, 1).flatten(1)  # (P, 4 d)
@@ -94,17 +94,52 @@ class FrameTransformer(Branch):
     ) -> None:
         super().__init__(d)
         self.project = nn.Linear(in_dim, d)
-        layer = nn.TransformerEncoderLayer(d, heads, d_ff, dropout, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.layers = nn.ModuleList(
+            TransformerLayer(d, heads, d_ff, dropout) for _ in range(layers)
+        )
 
     def encode(self, stream: Ragged) -> Tensor:
-        # Projected before it is padded: the stored frames are 32 times wider than d.
-        x, mask = Ragged(self.project(stream.rows), stream.lengths).pad()
-        x = x + sinusoidal_positions(x.shape[1], x.shape[2], x.device, x.dtype)
-        x = self.encoder(x, src_key_padding_mask=~mask)
-        x = x.masked_fill(~mask[..., None], 0.0)
-        mean: Tensor = x.sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        return mean
+        lengths = stream.lengths[stream.lengths > 0]
+        padding = Padding(lengths, stream.rows.device)
+        x = self.project(stream.rows)
+        positions = sinusoidal_positions(padding.T, x.shape[1], x.device, x.dtype)
+        x = x + positions.index_select(0, padding.step)
+        for layer in self.layers:
+            x = layer(x, padding)
+        return padding.pad(x).sum(dim=1) / lengths[:, None].to(x.device)
+
+
+class TransformerLayer(nn.Module):
+    """An encoder layer of Vaswani et al. (2017), Sec. 3.1, over utterances of any length.
+
+        z = Norm(x + MultiHead(x, x, x))        Norm(z + FFN(z))
+
+    Rows are padded for the attention alone; all else runs on the rows that there are, about half
+    of what torch's layer computes on padded batches. Dropout is on the two sums.
+    """
+
+    def __init__(self, d: int, heads: int, d_ff: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out = nn.Linear(d, d)
+        self.norm_attention = nn.LayerNorm(d)
+        self.ffn = nn.Sequential(nn.Linear(d, d_ff), nn.ReLU(), nn.Linear(d_ff, d))
+        self.norm_ffn = nn.LayerNorm(d)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
+        """Rows (N, d) of utterances that lie as `padding` says -> (N, d)."""
+        z = self.norm_attention(x + self.dropout(self.out(self._attention(x, padding))))
+        out: Tensor = self.norm_ffn(z + self.dropout(self.ffn(z)))
+        return out
+
+    def _attention(self, x: Tensor, padding: Padding) -> Tensor:
+        """The heads' outputs side by side, (N, d)."""
+        qkv = padding.pad(self.qkv(x)).view(padding.P, padding.T, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (P, heads, T, d_h) each
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=padding.mask[:, None, None, :])
+        return padding.unpad(heads.transpose(1, 2).flatten(2))
 
 
 def sinusoidal_positions(

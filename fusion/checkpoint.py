@@ -1,4 +1,8 @@
-"""A trained model in one file that rebuilds itself: weights, configuration, provenance."""
+"""A trained model in one file that rebuilds itself: weights, configuration, provenance, results.
+
+Beside it, while a seed trains, lies its *progress*: all that the next epoch depends on, so that an
+interrupted run goes on as if nothing had happened. Both are plain containers and tensors.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,9 @@ from clipmsa.cache.files import publish
 
 from .config import ModelConfig, RunConfig, TrainingConfig
 from .model import ClipMSA
+from .outcome import Outcome
 
-_FORMAT = "clipmsa-model"
+_MODEL, _PROGRESS = "clipmsa-model", "clipmsa-progress"
 
 
 class CheckpointError(ClipmsaError):
@@ -26,60 +31,95 @@ class CheckpointError(ClipmsaError):
 
 
 class Checkpoint(NamedTuple):
-    """What a `model-<seed>.pt` holds."""
+    """What a `model-<seed>.pt` holds, beside the weights."""
 
-    model: ClipMSA
     config: RunConfig
-    streams: dict[str, StreamSpec]
-    seed: int
-    valid: dict[str, float]
+    streams: dict[str, StreamSpec]  # by role: what the model was trained on
+    data: str  # digest of the utterances, splits and labels it was trained on
+    versions: dict[str, str]
+    outcome: Outcome
+
+    @property
+    def seed(self) -> int:
+        return self.outcome.seed
+
+    def model(self, device: torch.device | str = "cpu") -> ClipMSA:
+        """The trained model, in eval mode."""
+        model = ClipMSA(self.config.model, self.streams)
+        model.load_state_dict(self.outcome.state)
+        return model.to(device).eval()
 
 
 def save_checkpoint(
     path: Path,
-    state: Mapping[str, torch.Tensor],
     config: RunConfig,
     streams: Mapping[str, StreamSpec],
-    seed: int,
-    valid: Mapping[str, float],
+    data: str,
+    outcome: Outcome,
 ) -> None:
-    """Write a checkpoint, whole or not at all; plain containers and tensors only."""
-    with publish(path) as temporary:
-        torch.save(
-            {
-                "format": _FORMAT,
-                "state": dict(state),
-                "config": asdict(config),
-                "streams": {role: asdict(spec) for role, spec in streams.items()},
-                "seed": seed,
-                "valid": dict(valid),
-                "versions": {name: version(name) for name in ("clipmsa", "torch")},
-            },
-            temporary,
-        )
+    """Write a checkpoint, whole or not at all."""
+    _save(
+        path,
+        {
+            "format": _MODEL,
+            "config": asdict(config),
+            "streams": {role: asdict(spec) for role, spec in streams.items()},
+            "data": data,
+            "versions": {name: version(name) for name in ("clipmsa", "torch")},
+            "outcome": outcome.as_plain(),
+        },
+    )
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Rebuild a model from its file, in eval mode.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed.
 
     Raises:
-        CheckpointError: no such file, or not a checkpoint of clipmsa. Nothing in it is executed.
+        CheckpointError: no such file, or not a checkpoint of clipmsa.
     """
+    content = _load(path, _MODEL)
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        config = RunConfig(
+            content["config"]["variant"],
+            ModelConfig(**content["config"]["model"]),
+            TrainingConfig(**content["config"]["training"]),
+        )
+        streams = {role: StreamSpec(**spec) for role, spec in content["streams"].items()}
+        outcome = Outcome.from_plain(content["outcome"])
+        return Checkpoint(config, streams, content["data"], content["versions"], outcome)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: a checkpoint of another version of clipmsa ({error}); train again"
+        ) from None
+
+
+def save_progress(path: Path, key: str, progress: Mapping[str, Any]) -> None:
+    """Write what a seed needs to go on; `key` says which training it belongs to."""
+    _save(path, {"format": _PROGRESS, "key": key, **progress})
+
+
+def load_progress(path: Path, key: str) -> dict[str, Any] | None:
+    """What `save_progress` wrote under this key; None where there is nothing of the kind."""
+    try:
+        content = _load(path, _PROGRESS)
+    except CheckpointError:
+        return None
+    return content if content["key"] == key else None
+
+
+def _save(path: Path, content: Mapping[str, Any]) -> None:
+    with publish(path) as temporary:
+        torch.save(dict(content), temporary)
+
+
+def _load(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a checkpoint of clipmsa ({reason})") from None
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    if not isinstance(content, dict) or content.get("format") != kind:
         raise CheckpointError(f"{path}: not a checkpoint of clipmsa")
-    config = RunConfig(
-        content["config"]["variant"],
-        ModelConfig(**content["config"]["model"]),
-        TrainingConfig(**content["config"]["training"]),
-    )
-    streams = {role: StreamSpec(**spec) for role, spec in content["streams"].items()}
-    model = ClipMSA(config.model, streams).to(device)
-    model.load_state_dict(content["state"])
-    return Checkpoint(model.eval(), config, streams, content["seed"], content["valid"])
+    return content

@@ -70,6 +70,7 @@ class TrainingConfig:
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
     clip_grad_norm: float = 1.0
+    modality_dropout: float = 0.0  # share of utterances that lose a modality, for each of the three
 
     def __post_init__(self) -> None:
         for key in ("epochs", "patience", "batch_size"):
@@ -77,6 +78,8 @@ class TrainingConfig:
                 raise ConfigError(f"{key} is {getattr(self, key)}, must be at least 1")
         if self.batch_size < 2:
             raise ConfigError("batch_size must be at least 2, since BatchNorm needs two samples")
+        if not 0 <= self.modality_dropout < 1:
+            raise ConfigError(f"modality_dropout is {self.modality_dropout}, must be in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -13,6 +16,8 @@ from clipmsa.cache.errors import ConfigError, TrainingError
 
 from .config import ROLES, ModelConfig
 from .ragged import Ragged
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def streams_by_role(store: FeatureStore, config: ModelConfig) -> dict[str, StreamSpec]:
@@ -61,10 +66,11 @@ class Batch(NamedTuple):
 
 
 class FeatureData:
-    """The chosen streams of a store as tensors that share its memory map.
+    """The chosen streams of a store as tensors.
 
-    Nothing is copied until a batch is gathered, so a store larger than memory trains in flat
-    memory; of a smaller one the operating system keeps the pages.
+    On the CPU they share the store's memory map: nothing is copied until a batch is gathered, so a
+    store larger than memory trains in flat memory, and of a smaller one the operating system keeps
+    the pages. On a GPU they live in its memory, where half of what is free holds them.
     """
 
     def __init__(
@@ -78,6 +84,19 @@ class FeatureData:
         self._offsets = {
             role: torch.from_numpy(store.streams[spec.name].offsets) for role, spec in roles.items()
         }
+        if sum(values.nbytes for values in self._values.values()) < _free_memory(device) / 2:
+            self._values = {role: values.to(device) for role, values in self._values.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what is learnt and tested on: ids, splits and labels, and which features."""
+        digest = hashlib.sha256()
+        for column in (self.store.ids, self.store.splits):
+            digest.update("\n".join(column).encode())
+        digest.update(self.store.labels.tobytes())
+        for role, spec in self.roles.items():
+            digest.update(f"\n{role} {spec.name} {spec.fingerprint}".encode())
+        return digest.hexdigest()
 
     def labelled_rows(self, split: str) -> Tensor:
         """Rows of a split whose label is known, in the store's order.
@@ -94,9 +113,16 @@ class FeatureData:
             )
         return rows
 
-    def batch(self, rows: Tensor) -> Batch:
-        """Gather utterances by row number (B,), as float32 on the device."""
-        streams = {role: self._gather(role, rows) for role in self.roles}
+    def batch(self, rows: Tensor, withheld: Mapping[str, Tensor] = NOTHING) -> Batch:
+        """Gather utterances by row number (B,), as float32 on the device.
+
+        `withheld` says by modality which of the utterances, (B,) bool, are to be taken as if
+        theirs were missing.
+        """
+        streams = {
+            role: self._gather(role, rows, withheld.get(role.partition("/")[0]))
+            for role in self.roles
+        }
         return Batch(rows, streams, self.labels[rows].to(self.device))
 
     def not_finite(self, batch: Batch) -> str | None:
@@ -109,10 +135,17 @@ class FeatureData:
                 return f"stream '{self.roles[role].name}' of utterance '{id_}'"
         return None
 
-    def _gather(self, role: str, rows: Tensor) -> Ragged:
-        offsets = self._offsets[role]
+    def _gather(self, role: str, rows: Tensor, withheld: Tensor | None) -> Ragged:
+        offsets, values = self._offsets[role], self._values[role]
         start, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+        if withheld is not None:
+            lengths = lengths.masked_fill(withheld, 0)
         ends = lengths.cumsum(0)
         shift = (start - (ends - lengths)).repeat_interleave(lengths)
-        index = shift + torch.arange(len(shift))
-        return Ragged(self._values[role][index].to(self.device, torch.float32), lengths)
+        index = (shift + torch.arange(len(shift))).to(values.device)
+        return Ragged(values.index_select(0, index).to(self.device, torch.float32), lengths)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes free on a GPU; 0 where that is not known, and on the CPU, which has the map already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

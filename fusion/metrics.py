@@ -18,7 +18,8 @@ Nothing is rounded here; MMSA rounds to four places before it averages over seed
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -81,16 +82,63 @@ def bootstrap_intervals(
     `preds` is (seeds, n), `truth` (n,). Every resample draws n utterances with replacement, the
     same for all seeds, and averages the metric over the seeds.
     """
+    samples = _resampled([preds], truth, resamples, seed)[0]
+    return {key: _interval(values, (1 - level) / 2) for key, values in samples.items()}
+
+
+class Difference(NamedTuple):
+    """How much higher a metric is for one model than for another, over the same utterances."""
+
+    mean: float
+    low: float  # the interval's ends
+    high: float
+    p: float  # two-sided: how often chance alone would put the difference on either side of 0
+
+
+def paired_differences(
+    preds: Floats,
+    baseline: Floats,
+    truth: Floats,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Paired bootstrap of each metric's mean over seeds: `preds` less `baseline`.
+
+    Both are (seeds, n), with as many seeds as they have; `truth` is (n,). A resample is the same
+    utterances for both, so what makes an utterance hard for either does not blur the difference.
+    p is twice the smaller share of resamples on one side of 0, counted with one more on each side,
+    since none of 1,000 is not never.
+    """
+    here, there = _resampled([preds, baseline], truth, resamples, seed)
+    exact = [batched_metrics(p, truth) for p in (preds, baseline)]
+    found = {}
+    for key in METRICS:
+        drawn = here[key] - there[key]
+        low, high = _interval(drawn, (1 - level) / 2)
+        known = drawn[~np.isnan(drawn)]
+        tail = min((known <= 0).sum(), (known >= 0).sum())
+        p = min(1.0, 2 * (tail + 1) / (known.size + 1)) if known.size else float("nan")
+        mean = float(exact[0][key].mean() - exact[1][key].mean())
+        found[key] = Difference(mean, low, high, float(p))
+    return found
+
+
+def _resampled(
+    models: Sequence[Floats], truth: Floats, resamples: int, seed: int
+) -> list[dict[str, Floats]]:
+    """For each of some models, (seeds, n) each: metrics of every resample, (resamples,)."""
     generator = np.random.default_rng(seed)
     n = truth.shape[-1]
-    samples: dict[str, list[Floats]] = {key: [] for key in METRICS}
-    block = max(1, 4_000_000 // (n * len(preds)))  # resamples at once, in bounded memory
+    samples: list[dict[str, list[Floats]]] = [{key: [] for key in METRICS} for _ in models]
+    block = max(1, 4_000_000 // (n * max(map(len, models))))  # at once, in bounded memory
     for start in range(0, resamples, block):
         rows = generator.integers(0, n, (min(block, resamples - start), n))
-        for key, value in batched_metrics(preds[:, rows], truth[rows]).items():
-            samples[key].append(value.mean(0))
-    tail = (1 - level) / 2
-    return {key: _interval(np.concatenate(values), tail) for key, values in samples.items()}
+        for preds, sample in zip(models, samples, strict=True):
+            for key, value in batched_metrics(preds[:, rows], truth[rows]).items():
+                sample[key].append(value.mean(0))
+    return [{key: np.concatenate(values) for key, values in sample.items()} for sample in samples]
 
 
 def _interval(values: Floats, tail: float) -> tuple[float, float]:

@@ -21,21 +21,24 @@ import torch
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.files import publish_text
 
-from .checkpoint import save_checkpoint
+from .checkpoint import load_checkpoint
 from .config import RunConfig
 from .data import FeatureData, streams_by_role
+from .jobs import Job, run_jobs
 from .metrics import METRICS, bootstrap_intervals, regression_metrics
-from .trainer import Epoch, Outcome, train_seed
+from .outcome import Epoch, Outcome
 
 SEEDS = (1111, 1112, 1113)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: where it is, and the content of its metrics.json."""
+    """A finished run: where it is, the content of its metrics.json, and its seeds' outcomes."""
 
     path: Path
     metrics: dict[str, Any]
+    outcomes: list[Outcome]
+    fresh: bool  # whether any seed was trained now, rather than found
 
 
 def run(
@@ -45,25 +48,84 @@ def run(
     seeds: Sequence[int] = SEEDS,
     device: torch.device | str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    *,
+    workers: int = 1,
 ) -> Run:
-    """Train every seed and write the run folder; metrics.json comes last, so it marks the end.
+    """Train every seed that is not finished yet, and write the run folder.
 
     Raises:
         ConfigError: the store lacks what the configuration names.
         TrainingError: a split is empty, or numbers are not finite.
     """
+    results: list[Run] = []
+    run_many(
+        store,
+        [(config, out)],
+        seeds,
+        device,
+        workers=workers,
+        on_epoch=lambda _, epoch: on_epoch(epoch),
+        on_run=results.append,
+    )
+    return results[0]
+
+
+def run_many(
+    store: FeatureStore,
+    runs: Sequence[tuple[RunConfig, Path]],
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    on_epoch: Callable[[Path, Epoch], None] = lambda out, epoch: None,
+    on_run: Callable[[Run], None] = lambda run: None,
+) -> None:
+    """Train the seeds of many runs, `workers` at a time, and write each folder as it is complete.
+
+    A seed is finished where its checkpoint was made by this configuration from these utterances,
+    splits, labels and features; it is then read, not trained.
+    """
+    left: dict[Path, set[int]] = {}
+    todo: list[Job] = []
+    for config, out in runs:
+        data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
+        for split in ("train", "valid", "test"):
+            data.labelled_rows(split)  # refuses an empty one before anything is trained
+        jobs = [Job(store.path, config, seed, out, str(device)) for seed in seeds]
+        missing = [job for job in jobs if job.finished(data.digest) is None]
+        left[out] = {job.seed for job in missing}
+        todo += missing
+        if missing:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "metrics.json").unlink(missing_ok=True)  # it marks a run that is complete
+            publish_text(out / "config.toml", tomli_w.dumps(_plain(asdict(config))))
+        else:
+            on_run(_complete(store, config, out, seeds, fresh=False))
+
+    configs = {out: config for config, out in runs}
+
+    def on_done(job: Job) -> None:
+        left[job.folder].discard(job.seed)
+        if not left[job.folder]:
+            on_run(_complete(store, configs[job.folder], job.folder, seeds, fresh=True))
+
+    run_jobs(
+        todo,
+        engine=engine,
+        workers=workers,
+        on_epoch=lambda job, epoch: on_epoch(job.folder, epoch),
+        on_done=on_done,
+    )
+
+
+def _complete(
+    store: FeatureStore, config: RunConfig, out: Path, seeds: Sequence[int], *, fresh: bool
+) -> Run:
+    """Write a folder's tables from its seeds' checkpoints; metrics.json last, as the end's mark."""
     streams = streams_by_role(store, config.model)
-    data = FeatureData(store, streams, torch.device(device))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").unlink(missing_ok=True)
-    publish_text(out / "config.toml", tomli_w.dumps(_plain(asdict(config))))
-    outcomes = []
-    for seed in seeds:
-        outcome = train_seed(data, config, seed, on_epoch)
-        save_checkpoint(
-            out / f"model-{seed}.pt", outcome.state, config, streams, seed, outcome.metrics["valid"]
-        )
-        outcomes.append(outcome)
+    data = FeatureData(store, streams, torch.device("cpu"))
+    outcomes = [load_checkpoint(out / f"model-{seed}.pt").outcome for seed in seeds]
     _write_history(out / "history.csv", outcomes)
     _write_predictions(out / "predictions.csv", data, outcomes)
     metrics = {
@@ -80,7 +142,7 @@ def run(
         "constant": constant_baseline(data),
     }
     publish_text(out / "metrics.json", json.dumps(_json_numbers(metrics), indent=2) + "\n")
-    return Run(out, metrics)
+    return Run(out, metrics, outcomes, fresh)
 
 
 def constant_baseline(data: FeatureData) -> dict[str, float]:

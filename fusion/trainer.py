@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,37 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipmsa.cache.errors import TrainingError
+from clipmsa.cache.provenance import fingerprint
 
-from .config import RunConfig
-from .data import FeatureData
+from .checkpoint import load_progress, save_progress
+from .config import MODALITIES, RunConfig
+from .data import Batch, FeatureData
 from .metrics import regression_metrics
 from .model import ClipMSA
+from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of a seed's history."""
-
-    seed: int
-    epoch: int
-    train_loss: float
-    valid_mae: float
-    valid_corr: float
-    best: bool  # the lowest validation MAE so far
-
-
-@dataclass
-class Outcome:
-    """A trained seed: the weights of its best epoch, its history, and what it predicts."""
-
-    seed: int
-    best_epoch: int
-    state: dict[str, Tensor]
-    history: list[Epoch]
-    predictions: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # by split
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # by split
+_PROGRESS_SECONDS = 30.0  # between two writes of what an interrupted seed goes on from
 
 
 def train_seed(
@@ -51,66 +34,134 @@ def train_seed(
     config: RunConfig,
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Path | None = None,
 ) -> Outcome:
     """Train on split train, choose the epoch on valid, predict valid and test once.
 
-    The same seed on the same machine gives the same bits: it sets initialisation, dropout and the
-    order of batches.
+    The same seed on the same machine with the same number of threads gives the same bits: it sets
+    initialisation, dropout and the order of batches. So does a training that is interrupted and
+    goes on from the file `progress`.
 
     Raises:
         TrainingError: a loss or prediction is not a number (the message names the utterance), or
             a split has no labelled utterance.
     """
-    schedule = config.training
     rows = {split: data.labelled_rows(split) for split in ("train", "valid", "test")}
     if len(rows["train"]) < 2:
         raise TrainingError(f"{data.store.path}: BatchNorm needs two training utterances, has one")
-    torch.manual_seed(seed)
-    order = torch.Generator().manual_seed(seed)
-    model = ClipMSA(config.model, data.roles).to(data.device)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
-    history: list[Epoch] = []
-    best_mae, best_epoch, best_state = math.inf, 0, _copy(model.state_dict())
+    training = _Training(data, config, seed)
+    if progress is not None:
+        training.resume(progress)
     truth = data.labels[rows["valid"]].numpy()
+    saved = time.monotonic()
 
-    for number in range(1, schedule.epochs + 1):
-        model.train()
-        total = torch.zeros((), device=data.device)
-        shuffled = rows["train"][torch.randperm(len(rows["train"]), generator=order)]
-        for batch_rows in batches(shuffled, schedule.batch_size):
-            batch = data.batch(batch_rows)
-            loss = F.smooth_l1_loss(model(batch.streams), batch.labels)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_grad_norm)
-            if not norm.isfinite():
-                where = data.not_finite(batch) or "no feature: the model diverged"
-                raise TrainingError(
-                    f"seed {seed}, epoch {number}: the loss or its gradient is not a number; "
-                    f"not finite: {where}"
-                )
-            optimiser.step()
-            total += loss.detach() * len(batch_rows)
+    while not training.ended:
+        train_loss = training.epoch(rows["train"])
+        valid = regression_metrics(predict(training.model, data, rows["valid"]), truth)
+        on_epoch(training.judge(train_loss, valid))
+        if progress is not None and time.monotonic() - saved > _PROGRESS_SECONDS:
+            training.save(progress)
+            saved = time.monotonic()
 
-        valid = regression_metrics(predict(model, data, rows["valid"]), truth)
-        best = valid["mae"] < best_mae
-        if best:
-            best_mae, best_epoch, best_state = valid["mae"], number, _copy(model.state_dict())
-        train_loss = float(total) / len(shuffled)
-        history.append(Epoch(seed, number, train_loss, valid["mae"], valid["corr"], best))
-        on_epoch(history[-1])
-        if number - best_epoch >= schedule.patience:
-            break
-
-    model.load_state_dict(best_state)
-    outcome = Outcome(seed, best_epoch, best_state, history)
+    training.model.load_state_dict(training.best_state)
+    outcome = Outcome(seed, training.best_epoch, training.best_state, training.history)
     for split in ("valid", "test"):
-        scores = predict(model, data, rows[split])
+        scores = predict(training.model, data, rows[split])
         outcome.predictions[split] = scores
         outcome.metrics[split] = regression_metrics(scores, data.labels[rows[split]].numpy())
     return outcome
+
+
+class _Training:
+    """All that the next epoch depends on."""
+
+    def __init__(self, data: FeatureData, config: RunConfig, seed: int) -> None:
+        self.data, self.config, self.seed = data, config, seed
+        torch.manual_seed(seed)
+        self.order = torch.Generator().manual_seed(seed)
+        self.model = ClipMSA(config.model, data.roles).to(data.device)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(),
+            config.training.learning_rate,
+            weight_decay=config.training.weight_decay,
+            fused=True,
+        )
+        self.history: list[Epoch] = []
+        self.best_epoch, self.best_state = 0, _copy(self.model.state_dict())
+
+    @property
+    def ended(self) -> bool:
+        schedule, done = self.config.training, len(self.history)
+        return done >= schedule.epochs or done - self.best_epoch >= schedule.patience
+
+    def epoch(self, rows: Tensor) -> float:
+        """Go over the training utterances once; gives their mean loss."""
+        schedule = self.config.training
+        self.model.train()
+        total = torch.zeros((), device=self.data.device)
+        shuffled = rows[torch.randperm(len(rows), generator=self.order)]
+        for batch_rows in batches(shuffled, schedule.batch_size):
+            withheld = withhold_at_random(len(batch_rows), schedule.modality_dropout, self.order)
+            batch = self.data.batch(batch_rows, withheld)
+            loss = F.smooth_l1_loss(self.model(batch.streams), batch.labels)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_grad_norm)
+            if not norm.isfinite():
+                raise TrainingError(
+                    f"seed {self.seed}, epoch {len(self.history) + 1}: the loss or its gradient is "
+                    f"not a number; {_culprit(self.data, batch)}"
+                )
+            self.optimiser.step()
+            total += loss.detach() * len(batch_rows)
+        return float(total) / len(rows)
+
+    def judge(self, train_loss: float, valid: Mapping[str, float]) -> Epoch:
+        """File an epoch, and keep its weights if validation MAE was never lower."""
+        best_mae = min((epoch.valid_mae for epoch in self.history), default=math.inf)
+        number, best = len(self.history) + 1, valid["mae"] < best_mae
+        if best:
+            self.best_epoch, self.best_state = number, _copy(self.model.state_dict())
+        epoch = Epoch(self.seed, number, train_loss, valid["mae"], valid["corr"], best)
+        self.history.append(epoch)
+        return epoch
+
+    @property
+    def _key(self) -> str:
+        """Which training this is: what is kept of another must not be gone on from."""
+        config = asdict(self.config) | {"seed": self.seed, "data": self.data.digest}
+        return fingerprint(config | {"torch": torch.__version__})
+
+    def save(self, path: Path) -> None:
+        cuda = self.data.device.type == "cuda"
+        save_progress(
+            path,
+            self._key,
+            {
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "best_state": self.best_state,
+                "best_epoch": self.best_epoch,
+                "history": [asdict(epoch) for epoch in self.history],
+                "order": self.order.get_state(),
+                "random": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.data.device) if cuda else None,
+            },
+        )
+
+    def resume(self, path: Path) -> None:
+        """Go on from where an interrupted training of the same kind was, if there is one."""
+        kept: dict[str, Any] | None = load_progress(path, self._key)
+        if kept is None:
+            return
+        self.model.load_state_dict(kept["model"])
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.best_state, self.best_epoch = kept["best_state"], kept["best_epoch"]
+        self.history = [Epoch(**epoch) for epoch in kept["history"]]
+        self.order.set_state(kept["order"])
+        torch.set_rng_state(kept["random"])
+        if kept["cuda"] is not None:
+            torch.cuda.set_rng_state(kept["cuda"], self.data.device)
 
 
 def batches(rows: Tensor, size: int) -> list[Tensor]:
@@ -121,9 +172,25 @@ def batches(rows: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
+def withhold_at_random(count: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Modality dropout: which of `count` utterances lose which modality, (count,) bool each.
+
+    Each modality is lost with probability `share`; an utterance that would lose all keeps all.
+    """
+    if share == 0:
+        return {}
+    lost = torch.rand(len(MODALITIES), count, generator=generator) < share
+    lost &= ~lost.all(0)
+    return dict(zip(MODALITIES, lost, strict=True))
+
+
 @torch.inference_mode()
-def predict(model: ClipMSA, data: FeatureData, rows: Tensor) -> NDArray[np.float64]:
+def predict(
+    model: ClipMSA, data: FeatureData, rows: Tensor, without: Sequence[str] = ()
+) -> NDArray[np.float64]:
     """Scores of utterances, (n,), by a model put into eval mode.
+
+    The modalities `without` are taken as missing in every utterance.
 
     Raises:
         TrainingError: a score is not a number; the message names the utterance.
@@ -131,15 +198,19 @@ def predict(model: ClipMSA, data: FeatureData, rows: Tensor) -> NDArray[np.float
     model.eval()
     scores = []
     for part in torch.split(rows, _EVAL_BATCH):
-        batch = data.batch(part)
+        withheld = {modality: torch.ones(len(part), dtype=torch.bool) for modality in without}
+        batch = data.batch(part, withheld)
         score = model(batch.streams)
         if not score.isfinite().all():
             id_ = data.store.ids[int(part[~score.isfinite().cpu()][0])]
-            where = data.not_finite(batch) or "no feature: the model diverged"
-            raise TrainingError(f"the score of '{id_}' is not a number; not finite: {where}")
+            raise TrainingError(f"the score of '{id_}' is not a number; {_culprit(data, batch)}")
         scores.append(score.double().cpu())
     out: NDArray[np.float64] = torch.cat(scores).numpy()
     return out
+
+
+def _culprit(data: FeatureData, batch: Batch) -> str:
+    return f"not finite: {data.not_finite(batch) or 'no feature: the model diverged'}"
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def run_all(path: Path, names: str, **more):
         out,
         seeds=more.pop("seeds", [1, 2]),
         settings=[*SMALL, *more.pop("settings", [])],
-        on_variant=lambda variant, run, new: fresh.append(variant.name) if new else None,
+        on_variant=lambda variant, run: fresh.append(variant.name) if run.fresh else None,
         **more,
     )
     return out, results, fresh
@@ -90,7 +90,7 @@ def test_another_setting_seed_or_feature_is_another_run(path):
 
 def test_a_run_that_was_interrupted_is_run_again(path):
     out, _, _ = run_all(path, "full")
-    (out / "full" / "metrics.json").unlink()
+    (out / "full" / "model-2.pt").unlink()
     assert run_all(path, "full")[2] == ["full"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from clipmsa.fusion import regression_metrics
-from clipmsa.fusion.metrics import METRICS, bootstrap_intervals
+from clipmsa.fusion.metrics import METRICS, bootstrap_intervals, paired_differences
 
 # MMSA's utils/metricsTop.py, executed on these vectors (numpy 2.4.6, scikit-learn 1.9.1).
 PRED = [-3.4, -1.5, -0.5, -0.2, 0, 0.1, 0.5, 1.5, 2.5, 3.6, 0.4, -0.4]
@@ -113,3 +113,34 @@ def test_bootstrap_of_an_undefined_metric_is_undefined():
     low, high = bootstrap_intervals(np.zeros((1, 10)), np.arange(10.0), resamples=20)["corr"]
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+def test_p_of_two_equal_models_is_spread_over_0_to_1():
+    """Two models with errors of one kind: p below 0.1 in a tenth of draws, not more."""
+    generator = np.random.default_rng(0)
+    ps = []
+    for draw in range(200):
+        truth = generator.standard_normal(80)
+        one, two = (truth + generator.standard_normal((1, 80)) for _ in range(2))
+        ps.append(paired_differences(one, two, truth, resamples=200, seed=draw)["mae"].p)
+    assert 0.04 <= np.mean(np.array(ps) < 0.1) <= 0.18
+    assert 0.35 <= np.mean(ps) <= 0.65
+
+
+def test_a_paired_difference_sees_what_unpaired_intervals_cannot():
+    """The second model is 0.05 worse on every utterance, of which some are far harder."""
+    generator = np.random.default_rng(1)
+    truth = generator.uniform(-3, 3, 100)
+    error = generator.exponential(1.0, 100)
+    one, two = truth[None] + error, truth[None] + error + 0.05
+    found = paired_differences(two, one, truth)["mae"]
+    assert (found.mean, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert found.p < 0.005
+    low, high = bootstrap_intervals(one, truth)["mae"]
+    assert low < regression_metrics(two[0], truth)["mae"] < high
+
+
+def test_models_with_different_numbers_of_seeds_can_be_compared():
+    truth = np.linspace(-2, 2, 30)
+    same = paired_differences(np.stack([truth, truth]), np.stack([truth] * 3), truth)
+    assert same["mae"] == (0.0, 0.0, 0.0, 1.0)

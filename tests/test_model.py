@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError
@@ -29,6 +31,11 @@ LENGTHS = [3, 0, 7, 1]
 def ragged(lengths=LENGTHS, dim=6, seed=0) -> Ragged:
     generator = torch.Generator().manual_seed(seed)
     return Ragged(torch.randn(sum(lengths), dim, generator=generator), torch.tensor(lengths))
+
+
+def parts(stream: Ragged) -> tuple[torch.Tensor, ...]:
+    """(T, D) for each utterance with rows."""
+    return torch.split(stream.rows, stream.lengths[stream.lengths > 0].tolist())
 
 
 def temporal_branches() -> list:
@@ -56,7 +63,7 @@ def model_and_batch(store: FeatureStore, config: ModelConfig):
 def test_slstm_is_the_last_valid_state_of_a_one_layer_lstm():
     branch, stream = temporal_branches()[0], ragged()
     out = branch(stream)
-    for index, rows in zip((0, 2, 3), stream.split(), strict=True):
+    for index, rows in zip((0, 2, 3), parts(stream), strict=True):
         _, (h_n, _) = branch.lstm(rows)
         torch.testing.assert_close(out[index], h_n[0])
 
@@ -64,19 +71,34 @@ def test_slstm_is_the_last_valid_state_of_a_one_layer_lstm():
 def test_stacked_bilstm_takes_the_last_states_of_both_layers_and_directions():
     branch, stream = temporal_branches()[1], ragged()
     out = branch(stream)
-    for index, rows in zip((0, 2, 3), stream.split(), strict=True):
+    for index, rows in zip((0, 2, 3), parts(stream), strict=True):
         states, (h_first, _) = branch.first(rows)
         _, (h_second, _) = branch.second(branch.norm(states))
         last = torch.cat([*h_first, *h_second])
         torch.testing.assert_close(out[index], branch.project(last))
 
 
-def test_frame_transformer_is_a_mean_over_valid_frames():
+def test_frame_transformer_is_torchs_layers_and_a_mean_over_valid_frames():
     branch, stream = temporal_branches()[2], ragged()
+    layers = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval() for _ in range(2)]
+    for ours, torchs in zip(branch.layers, layers, strict=True):
+        torchs.self_attn.in_proj_weight, torchs.self_attn.in_proj_bias = ours.qkv.parameters()
+        torchs.self_attn.out_proj.weight, torchs.self_attn.out_proj.bias = ours.out.parameters()
+        torchs.linear1, torchs.linear2 = ours.ffn[0], ours.ffn[2]
+        torchs.norm1, torchs.norm2 = ours.norm_attention, ours.norm_ffn
     out = branch(stream)
-    for index, rows in zip((0, 2, 3), stream.split(), strict=True):
+    for index, rows in zip((0, 2, 3), parts(stream), strict=True):
         x = branch.project(rows)[None] + sinusoidal_positions(len(rows), 8)
-        torch.testing.assert_close(out[index], branch.encoder(x).mean(dim=1)[0])
+        for layer in layers:
+            x = layer(x)
+        torch.testing.assert_close(out[index], x.mean(dim=1)[0])
+
+
+def test_packing_is_torchs():
+    stream = ragged([3, 0, 7, 1, 3])
+    packed, expected = stream.pack(), pack_sequence(parts(stream), enforce_sorted=False)
+    for ours, torchs in zip(packed, expected, strict=True):
+        assert torch.equal(ours, torchs)
 
 
 def test_positions_are_those_of_the_transformer_paper():
@@ -91,7 +113,7 @@ def test_positions_are_those_of_the_transformer_paper():
 def test_a_vector_does_not_depend_on_the_rest_of_its_batch(branch):
     stream = ragged()
     together = branch(stream)
-    for index, rows in zip((0, 2, 3), stream.split(), strict=True):
+    for index, rows in zip((0, 2, 3), parts(stream), strict=True):
         alone = branch(Ragged(rows, torch.tensor([len(rows)])))
         torch.testing.assert_close(together[index], alone[0], atol=1e-6, rtol=1e-5)
 
@@ -218,20 +240,36 @@ def test_a_sequence_in_any_role_gets_a_temporal_layer():
     assert y.shape == (4,)
 
 
-def test_the_whole_model_runs_on_a_gpus_device():
-    """Fake tensors raise where a CPU tensor strays in; LSTM has no fake kernel, so no sLSTM."""
-    roles = {
-        "text/own": StreamSpec("a", "text", "own", "utterance", 10),
-        "audio/own": StreamSpec("b", "audio", "own", "utterance", 10),
-        "vision/clip": StreamSpec("c", "vision", "clip", "utterance", 10),
-    }
-    with FakeTensorMode(), torch.device("cuda"):
-        model = ClipMSA(SMALL, roles)
-        lengths = torch.tensor([1, 1, 1, 1], device="cpu")
-        stream = Ragged(torch.randn(4, 10), lengths)
-        assert all(parameter.device.type == "cuda" for parameter in model.parameters())
-        modalities = {m: p(stream.rows) for m, p in model.projections.items()}
-        assert model.predictor(model.fusion(modalities)).device.type == "cuda"
+class NoStrays(TorchDispatchMode):
+    """Raises where an operation gets tensors of the device and of the CPU, as a GPU would."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        flat = tree_leaves((args, kwargs))
+        devices = {t.device.type for t in flat if isinstance(t, torch.Tensor) and t.ndim}
+        if len(devices) > 1 and func not in (torch.ops.aten._to_copy.default, aten_lstm):
+            raise RuntimeError(f"{func}: tensors on {devices}")
+        return func(*args, **kwargs)
+
+
+aten_lstm = torch.ops.aten.lstm.data  # it wants the packing's batch sizes on the CPU
+
+
+def test_the_whole_model_runs_on_another_device(planted):
+    """There is no GPU here: the meta device computes shapes, and a stray CPU tensor raises."""
+    streams = streams_by_role(planted, SMALL)
+    batch = FeatureData(planted, streams, torch.device("cpu")).batch(torch.arange(12))
+    with torch.device("meta"):
+        model = ClipMSA(SMALL, streams)
+    moved = {role: Ragged(x.rows.to("meta"), x.lengths) for role, x in batch.streams.items()}
+    with NoStrays():
+        score = model(moved)
+        loss = torch.nn.functional.smooth_l1_loss(score, batch.labels.to("meta"))
+        loss.backward()
+        with pytest.raises(RuntimeError, match="tensors on"):
+            torch.nn.functional.smooth_l1_loss(score, batch.labels)
+    assert (score.device.type, score.shape) == ("meta", (12,))
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,15 @@ import torch
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import TrainingError
-from clipmsa.fusion import regression_metrics
+from clipmsa.fusion import ClipMSA, regression_metrics, trainer
 from clipmsa.fusion.checkpoint import CheckpointError, load_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.outcome import Epoch
+from clipmsa.fusion.ragged import Ragged
 from clipmsa.fusion.runs import run
-from clipmsa.fusion.trainer import batches, predict, train_seed
+from clipmsa.fusion.trainer import batches, predict, train_seed, withhold_at_random
 from clipmsa.fusion.variants import find_variant
 
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "learning_rate=0.002"]
@@ -147,6 +149,102 @@ def test_a_modality_that_is_missing_everywhere_trains(path):
     assert np.isfinite(outcome.predictions["test"]).all()
 
 
+@pytest.mark.parametrize("stopped", [1, 4, 5])
+def test_an_interrupted_seed_goes_on_to_the_same_bits(store, tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr(trainer, "_PROGRESS_SECONDS", 0.0)
+    config, data = small("epochs=6", "modality_dropout=0.2"), data_of(store, small())
+    whole = train_seed(data, config, 7)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == stopped:
+            raise KeyboardInterrupt
+
+    progress = tmp_path / "progress.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train_seed(data, config, 7, stop, progress)
+    assert progress.exists() == (stopped > 1)
+    seen: list[Epoch] = []
+    rest = train_seed(data, config, 7, seen.append, progress)
+    assert len(seen) == 6 - (stopped - 1)  # what was done before is not done again
+    assert rest.history == whole.history
+    assert (rest.predictions["test"] == whole.predictions["test"]).all()
+    assert all(torch.equal(rest.state[key], whole.state[key]) for key in whole.state)
+
+
+def test_what_is_kept_of_another_training_is_not_gone_on_from(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_PROGRESS_SECONDS", 0.0)
+    progress = tmp_path / "progress.pt"
+    train_seed(data_of(store, small()), small("epochs=2"), 7, progress=progress)
+    config = small("epochs=2", "dropout=0.3")
+    again = train_seed(data_of(store, config), config, 7, progress=progress)
+    assert again.history == train_seed(data_of(store, config), config, 7).history
+
+
+def test_modality_dropout_takes_its_share_and_never_everything():
+    generator = torch.Generator().manual_seed(0)
+    lost = torch.stack(list(withhold_at_random(20_000, 0.3, generator).values()))
+    assert not lost.all(0).any()
+    expected = 0.3 - 0.3**3  # each modality, less the utterances that would have lost all
+    assert lost.float().mean(1).tolist() == pytest.approx([expected] * 3, abs=0.015)
+    assert withhold_at_random(8, 0.0, generator) == {}
+
+
+def test_a_withheld_modality_is_one_without_rows(store):
+    """Withholding audio scores as a store whose audio streams are empty does."""
+    config = small("epochs=1")
+    data = data_of(store, config)
+    outcome = train_seed(data, config, 1)
+    model = ClipMSA(config.model, data.roles)
+    model.load_state_dict(outcome.state)
+    rows = data.labelled_rows("test")
+    without = predict(model, data, rows, ["audio"])
+    assert not np.allclose(without, outcome.predictions["test"])
+    streams = data.batch(rows).streams
+    for role in ("audio/own", "audio/clip"):
+        empty = streams[role].rows[:0]
+        streams[role] = Ragged(empty, torch.zeros(len(rows), dtype=torch.int64))
+    with torch.inference_mode():
+        assert model(streams).numpy() == pytest.approx(without, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_give_what_they_give_alone(store, tmp_path):
+    config = small("epochs=2")
+    apart = run(store, config, tmp_path / "apart", [1, 2, 3], workers=2)
+    alone = run(store, config, tmp_path / "alone", [3])
+    assert (apart.outcomes[2].predictions["test"] == alone.outcomes[0].predictions["test"]).all()
+    assert apart.outcomes[2].history == alone.outcomes[0].history
+
+
+@pytest.mark.slow
+def test_an_error_of_a_seed_side_by_side_is_told_and_the_others_are_kept(path, tmp_path):
+    with h5py.File(path, "r+") as file:
+        stream = file["streams/clip_image"]
+        stream["values"][stream["offsets"][3], 5] = np.nan
+    with pytest.raises(TrainingError, match="stream 'clip_image' of utterance"):
+        run(FeatureStore(path), small("epochs=2"), tmp_path / "run", [1, 2], workers=2)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_finished_seed_is_read_and_not_trained_again(store, tmp_path):
+    first = run(store, small("epochs=2"), tmp_path / "run", [1, 2])
+    seen: list[Epoch] = []
+    again = run(store, small("epochs=2"), tmp_path / "run", [1, 2, 3], on_epoch=seen.append)
+    assert {epoch.seed for epoch in seen} == {3}
+    assert again.metrics["test"]["mae"]["per_seed"][:2] == first.metrics["test"]["mae"]["per_seed"]
+    run(store, small("epochs=2", "dropout=0.3"), tmp_path / "run", [1], on_epoch=seen.append)
+    assert seen[-1].seed == 1  # another configuration is another training
+
+
+def test_other_labels_are_another_training(path, tmp_path):
+    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1])
+    with h5py.File(path, "r+") as file:
+        file["utterances/label"][0] += 0.5
+    seen: list[Epoch] = []
+    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], on_epoch=seen.append)
+    assert len(seen) == 1
+
+
 def test_the_run_folder_holds_what_a_reader_needs(store, tmp_path):
     out = tmp_path / "run"
     result = run(store, small("epochs=2"), out, [11, 12])
@@ -197,7 +295,7 @@ def test_a_checkpoint_rebuilds_its_model(store, tmp_path):
     data = FeatureData(store, checkpoint.streams, torch.device("cpu"))
     rows = data.labelled_rows("test")
     again = regression_metrics(
-        predict(checkpoint.model, data, rows), store.labels[rows.numpy()].astype(float)
+        predict(checkpoint.model(), data, rows), store.labels[rows.numpy()].astype(float)
     )
     assert again["mae"] == pytest.approx(result.metrics["test"]["mae"]["mean"], abs=1e-6)
 

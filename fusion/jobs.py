@@ -1,0 +1,231 @@
+"""Training jobs, and who works on them: this process, processes side by side, or a Ray cluster.
+
+A job is one seed of one configuration. It leaves `model-<seed>.pt` in its folder, with all that it
+gave, so an engine passes paths alone; what is there already is not done again. On a CPU a job
+takes one thread. Two seeds on two cores are then done in little more than the time of one, where
+two threads on one seed save a quarter of it at best, and the same seed gives the same bits however
+many cores there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for_any
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import torch
+
+from clipmsa.cache import FeatureStore
+from clipmsa.cache.errors import ClipmsaError, ConfigError
+
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .config import RunConfig
+from .data import FeatureData, streams_by_role
+from .outcome import Epoch
+from .trainer import train_seed
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one configuration, to be trained on the store at a path."""
+
+    store: Path
+    config: RunConfig
+    seed: int
+    folder: Path
+    device: str = "cpu"
+
+    @property
+    def path(self) -> Path:
+        """Where its checkpoint goes."""
+        return self.folder / f"model-{self.seed}.pt"
+
+    def data(self) -> FeatureData:
+        """The features it is trained on.
+
+        Raises:
+            ConfigError: the store lacks what the configuration names.
+        """
+        store = FeatureStore(self.store)
+        return FeatureData(
+            store, streams_by_role(store, self.config.model), torch.device(self.device)
+        )
+
+    def finished(self, digest: str) -> Checkpoint | None:
+        """Its checkpoint, if it was trained as it would be now, on data of this digest."""
+        try:
+            found = load_checkpoint(self.path)
+        except CheckpointError:
+            return None
+        same = (found.config, found.seed, found.data) == (self.config, self.seed, digest)
+        return found if same else None
+
+
+OnEpoch = Callable[[Job, Epoch], None]
+OnDone = Callable[[Job], None]
+
+
+def train_job(job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> None:
+    """Train, and write the checkpoint; go on from where an interrupted attempt was."""
+    data = job.data()
+    progress = job.folder / f".progress-{job.seed}.pt"
+    with _one_thread():
+        outcome = train_seed(data, job.config, job.seed, on_epoch, progress)
+    save_checkpoint(job.path, job.config, data.roles, data.digest, outcome)
+    progress.unlink(missing_ok=True)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    on_epoch: OnEpoch = lambda job, epoch: None,
+    on_done: OnDone = lambda job: None,
+) -> None:
+    """Train every job, `workers` at a time; `on_done` is told as each one ends.
+
+    Raises:
+        ConfigError: no such engine, or it is not installed.
+        TrainingError: of a job; those that were finished are kept.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
+    for job in jobs:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    if engine == "ray":
+        _on_ray(jobs, on_done)
+    elif min(workers, len(jobs)) > 1:
+        _side_by_side(jobs, min(workers, len(jobs)), on_epoch, on_done)
+    else:
+        for job in jobs:
+            train_job(job, lambda epoch, job=job: on_epoch(job, epoch))  # type: ignore[misc]
+            on_done(job)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# -- processes side by side -----------------------------------------------------------------------
+
+_Told = tuple[int, Epoch]
+
+
+def _side_by_side(jobs: Sequence[Job], workers: int, on_epoch: OnEpoch, on_done: OnDone) -> None:
+    # Spawned: a forked copy of a process whose torch has threads may hang.
+    context = multiprocessing.get_context("spawn")
+    told: SimpleQueue[_Told | None] = context.SimpleQueue()
+    stop = context.Event()
+
+    def listen() -> None:
+        while (item := told.get()) is not None:
+            on_epoch(jobs[item[0]], item[1])
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    with ProcessPoolExecutor(workers, context, _begin_worker, (told, stop)) as pool:
+        waiting = {pool.submit(_work, number, job): job for number, job in enumerate(jobs)}
+        try:
+            for job in _as_completed(waiting):
+                on_done(job)
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        finally:
+            told.put(None)
+            listener.join()
+
+
+def _as_completed(waiting: dict[Future[None], Job]) -> Iterator[Job]:
+    left = set(waiting)
+    while left:
+        # With a time limit, so that Ctrl-C is heard on every platform.
+        done, left = wait(left, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in done:
+            try:
+                future.result()
+            except ClipmsaError:
+                raise
+            except Exception as error:
+                job = waiting[future]
+                raise ClipmsaError(
+                    f"{job.folder}: seed {job.seed} ended with {type(error).__name__}: {error}; "
+                    f"run the same command again to go on"
+                ) from error
+            yield waiting[future]
+
+
+_told: SimpleQueue[_Told | None]
+_stop: Event
+
+
+def _begin_worker(told: SimpleQueue[_Told | None], stop: Event) -> None:
+    global _told, _stop
+    _told, _stop = told, stop
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait_for_any([parent.sentinel])
+        os._exit(1)  # the parent was killed: nobody waits for this work
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(number: int, job: Job) -> None:
+    def on_epoch(epoch: Epoch) -> None:
+        if _stop.is_set():
+            raise KeyboardInterrupt
+        _told.put((number, epoch))
+
+    train_job(job, on_epoch)
+
+
+# -- a Ray cluster --------------------------------------------------------------------------------
+
+
+def _on_ray(jobs: Iterable[Job], on_done: OnDone) -> None:
+    """Jobs as Ray tasks, tried again where a node dies; paths must mean the same on every node."""
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            "--engine ray: Ray is not installed; pip install 'clipmsa[ray]'"
+        ) from None
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    task = ray.remote(train_job)
+    waiting = {
+        task.options(num_cpus=1, num_gpus=0 if job.device == "cpu" else 1, max_retries=3).remote(
+            job
+        ): job
+        for job in jobs
+    }
+    left = list(waiting)
+    while left:
+        done, left = ray.wait(left)
+        for reference in done:
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                raise cause if isinstance(cause, ClipmsaError) else error from None
+            on_done(waiting[reference])
