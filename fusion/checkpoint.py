@@ -6,6 +6,7 @@ interrupted run goes on as if nothing had happened. Both are plain containers an
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -91,6 +92,32 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: a checkpoint of another version of clipmsa ({error}); train again"
         ) from None
+
+
+def load_run(path: Path) -> list[Checkpoint]:
+    """The checkpoints of one file, or of a run's folder: of the seeds that its metrics.json names.
+
+    A folder without metrics.json gives all that it holds, be it that files were copied there.
+
+    Raises:
+        CheckpointError: nothing there, or not checkpoints of clipmsa.
+    """
+    if not path.is_dir():
+        return [load_checkpoint(path)]
+    table = path / "metrics.json"
+    try:
+        seeds = json.loads(table.read_text(encoding="utf-8"))["seeds"]
+        files = [path / f"model-{seed}.pt" for seed in seeds]
+    except FileNotFoundError:
+        files = sorted(path.glob("model-*.pt"))
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{table}: not that of a run ({error})") from None
+    if not files:
+        raise CheckpointError(
+            f"{path}: holds no model-SEED.pt; `clipmsa train --features STORE --out {path}` "
+            f"writes them"
+        )
+    return [load_checkpoint(file) for file in files]
 
 
 def save_progress(path: Path, key: str, progress: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipmsa.cache import StreamSpec
 
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from .checkpoint import Checkpoint, CheckpointError, load_run
 from .config import MODALITIES
 from .ragged import Ragged
 
@@ -74,7 +74,9 @@ class Models:
         CheckpointError: they differ in more than their seed, so their mean would mean nothing.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], path: Path) -> None:
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], path: Path, device: torch.device | str = "cpu"
+    ) -> None:
         first = checkpoints[0]
         for other in checkpoints[1:]:
             if (other.config, other.streams) != (first.config, first.streams):
@@ -84,8 +86,8 @@ class Models:
                 )
         self.path = path
         self.streams: Mapping[str, StreamSpec] = first.streams  # by role
-        self._models = {checkpoint.seed: checkpoint.model for checkpoint in checkpoints}
-        self._device = next(first.model.parameters()).device
+        self._models = {checkpoint.seed: checkpoint.model(device) for checkpoint in checkpoints}
+        self._device = torch.device(device)
         used = {role.partition("/")[0] for role in self.streams}
         self.modalities = tuple(m for m in MODALITIES if m in used)
 
@@ -150,21 +152,13 @@ class Models:
 
 
 def load_models(path: str | Path, device: torch.device | str = "cpu") -> Models:
-    """The models of a run's folder, `model-<seed>.pt` each, or of one such file.
+    """The models of a finished run's folder, or of one `model-<seed>.pt`.
 
     Raises:
         CheckpointError: nothing there, not checkpoints of clipmsa, or not of one run.
     """
     path = Path(path)
-    files: Iterable[Path] = [path]
-    if path.is_dir():
-        files = sorted(path.glob("model-*.pt"))
-        if not files:
-            raise CheckpointError(
-                f"{path}: holds no model-SEED.pt; `clipmsa train --features STORE --out {path}` "
-                f"writes them"
-            )
-    return Models([load_checkpoint(file, device) for file in files], path)
+    return Models(load_run(path), path, device)
 
 
 def _withheld(streams: Mapping[str, Ragged], modality: str) -> dict[str, Ragged]:

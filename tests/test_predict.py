@@ -31,6 +31,7 @@ from clipmsa.extract.synthetic import write_demo_dataset
 from clipmsa.fusion.checkpoint import CheckpointError, save_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.model import ClipMSA
+from clipmsa.fusion.outcome import Outcome
 from clipmsa.fusion.predict import Models, Prediction, load_models
 from clipmsa.fusion.runs import run
 
@@ -49,7 +50,7 @@ def save_model(folder: Path, seed: int, specs: dict[str, StreamSpec] = SPECS) ->
     torch.manual_seed(seed)
     state = ClipMSA(SMALL.model, specs).state_dict()
     path = folder / f"model-{seed}.pt"
-    save_checkpoint(path, state, SMALL, specs, seed, {})
+    save_checkpoint(path, SMALL, specs, "", Outcome(seed, 0, state, []))
     return path
 
 
