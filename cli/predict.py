@@ -30,6 +30,9 @@ def predict(
     subtitles: Annotated[
         Path | None, typer.Option(help="The video's subtitles, .srt or .vtt: a row a cue.")
     ] = None,
+    transcribe: Annotated[
+        bool, typer.Option("--transcribe", help="Hear what is said (English, wav2vec 2.0).")
+    ] = False,
     max_seconds: Annotated[
         float, typer.Option(min=1, help="Longest utterance where pauses cut a video.")
     ] = 20.0,
@@ -45,9 +48,9 @@ def predict(
     """Score videos with a trained model: from -3 to 3, with what text, sound and picture gave.
 
     The model's file says which encoders made its features; the same ones are used, or refused.
-    What is said comes from --text or --subtitles, or from a file beside the video and of its name
-    that ends in .srt, .vtt or .txt. Subtitles cut a video into utterances; without, and if it is
-    long, its pauses do.
+    What is said comes from --text, --subtitles or --transcribe, or from a file beside the video and
+    of its name that ends in .srt, .vtt or .txt. Subtitles cut a video into utterances; without, and
+    if it is long, its pauses do.
 
     Example: clipmsa predict runs/mosi talk.mp4 --text "The ending though!"
     """
@@ -61,19 +64,27 @@ def predict(
     from clipmsa.fusion.predict import load_models
 
     files = find_videos(videos)
-    if text is not None and subtitles is not None:
-        raise typer.BadParameter("give one of --text and --subtitles", param_hint="--text")
+    if (text is not None) + (subtitles is not None) + transcribe > 1:
+        raise typer.BadParameter(
+            "give one of --text, --subtitles and --transcribe", param_hint="--text"
+        )
     if (text is not None or subtitles is not None) and len(files) > 1:
         hint = "--text" if subtitles is None else "--subtitles"
         raise typer.BadParameter(f"is of one video, and these are {len(files)}", param_hint=hint)
     cues = None if subtitles is None else read_subtitles(subtitles)
-    script = Script(text, cues, max_seconds)
+    mode = weights_mode(weights)
     chosen = pick_device(device)
     models = load_models(model, chosen)
     note("{}: {}", model, "1 model" if len(models.seeds) == 1 else f"{len(models.seeds)} models")
+    transcriber = None
+    if transcribe:
+        from clipmsa.extract.transcribe import find_transcriber
+
+        transcriber = find_transcriber(mode, chosen)
     from .timeline import Timeline
 
-    timeline = Timeline(models, weights_mode(weights), chosen, batch_clips=batch_size)
+    timeline = Timeline(models, mode, chosen, batch_clips=batch_size)
+    script = Script(text, cues, transcriber, max_seconds)
     writer = _json_lines if as_json else _csv_table if as_csv else _rich_table
     failed = wordless = 0
     with writer(model) as write, _progress(live=writer is _rich_table) as advance:
@@ -83,8 +94,8 @@ def predict(
             wordless += "text" in row.missing
     if wordless:
         note(
-            "{} scored without text, from sound and picture alone: give --text or --subtitles, or "
-            "put a .srt, .vtt or .txt of the same name beside the video",
+            "{} scored without text, from sound and picture alone: give --text, "
+            "--subtitles or --transcribe, or put a .srt, .vtt or .txt of its name beside the video",
             wordless,
         )
     if failed:

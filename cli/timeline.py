@@ -85,7 +85,8 @@ class Timeline:
                     yield Encoded(whole(video), error=str(error))
                     continue
                 total += len(cut) - 1
-                yield from cut
+                for clip in cut:
+                    yield _heard(clip, script)
 
         for batch in self._encoders.encode(clips()):
             good = [encoded for encoded in batch if not encoded.error]
@@ -114,3 +115,13 @@ class Timeline:
             frames=encoded.frames,
             untrained=tuple(self.models.untrained),
         )
+
+
+def _heard(clip: Clip, script: Script) -> Clip | Encoded:
+    """The clip with what is said in it, where a transcriber is to hear that."""
+    if script.transcriber is None:
+        return clip
+    try:
+        return script.transcriber.heard(clip)
+    except MediaError as error:
+        return Encoded(clip, error=str(error))

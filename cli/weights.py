@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +35,9 @@ def weights(
             show_default="the caches of Hugging Face and torch",
         ),
     ] = None,
+    transcriber: Annotated[
+        bool, typer.Option("--transcriber", help="That of `predict --transcribe` instead.")
+    ] = False,
 ) -> None:
     """List the checkpoints of a profile, or download those that are missing.
 
@@ -42,18 +46,25 @@ def weights(
     Example: clipmsa weights fetch --profile paper --dir weights
     """
     from clipmsa.extract.profiles import load_profile
+    from clipmsa.extract.weights import TRANSCRIBER
 
-    chosen = load_profile(profile)
-    if not any(recipe.source for recipe in chosen.streams):
+    if transcriber:
+        chosen, options = [(["transcriber"], dict(TRANSCRIBER))], "--transcriber"
+    else:
+        chosen, options = list(_sources(load_profile(profile))), f"--profile {shlex.quote(profile)}"
+    if not chosen:
         note("profile '{}' needs no checkpoints: it is for --weights random", profile)
     elif action is Action.list:
-        show_list(chosen, folder)
+        show_list(chosen, folder, options)
     else:
-        fetch(chosen, folder)
+        fetch(chosen, folder, options)
 
 
-def show_list(profile: Profile, folder: Path | None) -> None:
-    """A table of the profile's checkpoints; those that are there are read and checked."""
+Sources = list[tuple[list[str], dict[str, Any]]]  # what needs a checkpoint, and where it is from
+
+
+def show_list(sources: Sources, folder: Path | None, options: str) -> None:
+    """A table of checkpoints; those that are there are read and checked."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -62,7 +73,7 @@ def show_list(profile: Profile, folder: Path | None) -> None:
 
     table = Table("streams", "source", "MB", "SHA-256", "present")
     missing = 0
-    for streams, source in _sources(profile):
+    for streams, source in sources:
         what = f"{source_name(source)}{' ' + source['file'] if 'file' in source else ''}"
         size = str(source.get("megabytes", "?"))
         digest, where = source.get("sha256", "not given"), "[red]missing[/]"
@@ -78,14 +89,14 @@ def show_list(profile: Profile, folder: Path | None) -> None:
     out.print(table)
     if missing:
         note(
-            "{} missing; `clipmsa weights fetch --profile {}{}` gets them",
+            "{} missing; `clipmsa weights fetch {}{}` gets them",
             missing,
-            profile.called,
+            options,
             f" --dir {folder}" if folder else "",
         )
 
 
-def fetch(profile: Profile, folder: Path | None) -> None:
+def fetch(sources: Sources, folder: Path | None, options: str) -> None:
     """Download what is missing, one checkpoint after another.
 
     Raises:
@@ -95,7 +106,7 @@ def fetch(profile: Profile, folder: Path | None) -> None:
     from clipmsa.extract.weights import find_checkpoint, source_name
 
     failed: list[WeightsError] = []
-    for streams, source in _sources(profile):
+    for streams, source in sources:
         with progress(source_name(source).rpartition("/")[2], "MB") as advance:
 
             def on_bytes(done: int, total: int, advance: Any = advance) -> None:
@@ -108,7 +119,7 @@ def fetch(profile: Profile, folder: Path | None) -> None:
                     folder or "pretrained",
                     fetch=True,
                     on_bytes=on_bytes,
-                    profile=profile.called,
+                    fetched_with=options,
                 )
             except WeightsError as error:
                 failed.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -118,7 +119,7 @@ def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
                     recipe.name,
                     recipe.source,
                     settings.weights,
-                    profile=settings.profile.called,
+                    fetched_with=f"--profile {shlex.quote(settings.profile.called)}",
                 )
         except WeightsError as error:
             missing.append(error)
@@ -126,5 +127,5 @@ def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
         plans[recipe.name] = StreamPlan(recipe, found[source], settings)
     if missing:
         more = f" (and {len(missing) - 1} more streams lack theirs)" if len(missing) > 1 else ""
-        raise WeightsError(f"{missing[0]}{more}")
+        raise WeightsError(f"{missing[0]} (or --weights random to try without){more}")
     return plans

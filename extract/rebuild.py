@@ -176,7 +176,7 @@ def _plan(spec: StreamSpec, mode: WeightsMode, device: torch.device) -> StreamPl
         source = {"path": str(moved)} if moved.exists() else source
     recipe = StreamRecipe(spec.name, encoder, spec.branch, source, options)
     checkpoint = find_checkpoint(
-        spec.name, source, "random" if spec.untrained else mode, profile=None
+        spec.name, source, "random" if spec.untrained else mode, fetched_with=None
     )
     profile = Profile("", "", media, (recipe,))
     plan = StreamPlan(recipe, checkpoint, Settings(profile, mode, precision, device))

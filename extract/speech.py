@@ -46,7 +46,7 @@ class TransformersSpeech(Encoder):
             model = random_model(stream, architecture)
             self.features = Wav2Vec2FeatureExtractor()
         else:
-            model, self.features = load_pretrained(checkpoint), _load_features(checkpoint)
+            model, self.features = load_pretrained(checkpoint), load_features(checkpoint)
         if not hasattr(model.config, "conv_kernel"):
             raise ProfileError(
                 f"stream '{stream}': {type(model).__name__} does not take waveforms as wav2vec 2.0"
@@ -54,7 +54,7 @@ class TransformersSpeech(Encoder):
         super().__init__(model, device, precision)
         self.sample_rate = int(self.features.sampling_rate)
         self.dim = int(model.config.hidden_size)
-        self.shortest = _receptive_field(model.config.conv_kernel, model.config.conv_stride)
+        self.shortest = receptive_field(model.config.conv_kernel, model.config.conv_stride)
 
     def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:
         return [self._mean(waveform) for waveform in items]
@@ -68,7 +68,7 @@ class TransformersSpeech(Encoder):
         return states.mean(dim=1)
 
 
-def _load_features(folder: Path) -> Any:
+def load_features(folder: Path) -> Any:
     """What scales a waveform for the model of a transformers folder.
 
     Raises:
@@ -85,10 +85,10 @@ def _load_features(folder: Path) -> Any:
         ) from None
 
 
-def _receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
     """Samples that one output frame sees: 400 for wav2vec 2.0, 25 ms at 16 kHz.
 
-    >>> _receptive_field((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
+    >>> receptive_field((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
     400
     """
     return 1 + sum(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ class TransformersText(Encoder):
             model = random_model(stream, architecture)
             self.tokenizer: Any = HashedWords(model.config.vocab_size)
         else:
-            model, self.tokenizer = load_pretrained(checkpoint), _load_tokenizer(checkpoint)
+            model, self.tokenizer = load_pretrained(checkpoint), load_tokenizer(checkpoint)
         super().__init__(model, device, precision)
         self.pooling, self.max_tokens = pooling, max_tokens
         self.dim = int(model.config.hidden_size)
@@ -131,15 +132,22 @@ def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:
         raise ProfileError(f"stream '{stream}': architecture cannot be built: {reason}") from None
 
 
-def load_pretrained(folder: Path) -> Any:
+# Weights that nothing here uses, and that published checkpoints lack: a pooler is a further layer
+# after the last, and the embedding of masked frames serves wav2vec 2.0's training.
+_UNUSED = re.compile(r"^pooler\.|(^|\.)masked_spec_embed$")
+
+
+def load_pretrained(folder: Path, kind: Any = AutoModel) -> Any:
     """A transformers model from its folder, every weight of it from the file.
+
+    `kind` is the class to load it as: AutoModel, or one with a head.
 
     Raises:
         WeightsError: the folder holds no such model, or weights are missing from it.
     """
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
-            model, info = AutoModel.from_pretrained(
+            model, info = kind.from_pretrained(
                 folder,
                 local_files_only=True,
                 dtype=torch.float32,
@@ -148,8 +156,7 @@ def load_pretrained(folder: Path) -> Any:
             )
     except Exception as error:  # transformers raises OSError, ValueError, RuntimeError, ...
         raise WeightsError(f"{folder}: not a transformers model ({_first_line(error)})") from None
-    # A pooler is a further layer that this program does not use; some repositories leave it out.
-    absent = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    absent = sorted(key for key in info["missing_keys"] if not _UNUSED.search(key))
     if absent:
         raise WeightsError(
             f"{folder}: the checkpoint lacks {len(absent)} weights of {type(model).__name__}, "
@@ -163,7 +170,7 @@ def load_pretrained(folder: Path) -> Any:
     return model
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a transformers folder.
 
     Raises:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipmsa.cache import Utterance
 from clipmsa.cache.errors import MediaError
@@ -18,6 +19,9 @@ from .pauses import spoken_spans
 from .subtitles import Cue, read_subtitles, read_words
 from .tables import MEDIA_SUFFIXES
 
+if TYPE_CHECKING:
+    from .transcribe import Transcriber
+
 SIDECARS = (".srt", ".vtt", ".txt")  # beside a video and of its name: what is said in it
 
 
@@ -27,6 +31,7 @@ class Script:
 
     text: str | None = None  # all that is said in the video, which is one utterance then
     cues: Sequence[Cue] | None = None  # of the video's subtitles, an utterance each
+    transcriber: Transcriber | None = None  # hears them; whoever uses the clips asks it to
     longest: float = 20.0  # seconds of an utterance, where a video without either is cut
 
 
@@ -40,7 +45,7 @@ def utterances(video: Path, script: Script) -> list[Clip]:
         SubtitleError: its sidecar cannot be read.
     """
     text, cues = script.text, script.cues
-    if text is None and cues is None:
+    if text is None and cues is None and script.transcriber is None:
         beside = next(filter(Path.is_file, map(video.with_suffix, SIDECARS)), None)
         if beside is not None and beside.suffix == ".txt":
             text = read_words(beside)

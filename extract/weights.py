@@ -21,6 +21,9 @@ from .download import OnBytes, download
 
 WeightsMode = Literal["pretrained", "random"] | Path
 
+# What `predict --transcribe` hears with: wav2vec 2.0 base, fine-tuned on 960 h of English speech.
+TRANSCRIBER: Mapping[str, Any] = {"hub": "facebook/wav2vec2-base-960h", "megabytes": 378}
+
 # What a hub folder may hold that features depend on; anything else is not downloaded or hashed.
 _HUB_FILES = (
     "config.json",
@@ -77,16 +80,17 @@ def find_checkpoint(
     *,
     fetch: bool | None = None,
     on_bytes: OnBytes = lambda done, total: None,
-    profile: str | None = "paper",
+    fetched_with: str | None = "--profile paper",
 ) -> Checkpoint:
-    """Find the checkpoint of a stream's encoder.
+    """Find the checkpoint of a stream's encoder, or of what else is called `stream`.
 
     `source` is the profile's: `{hub, file?}` for a Hugging Face repository (all of it, or one
     file), `{url}` for a single file, `{path}` for a folder or file on this machine; each may give
     a `sha256`, or its first digits. `mode` is "pretrained" (the hub's cache), a folder that holds
     the repository's folder or the file under its own name, or "random". `fetch` says whether to
-    download to there: what is missing, unless told otherwise, into a hub's cache alone. `profile`
-    is what the user called the profile, for the command in the message; None where there is none.
+    download to there: what is missing, unless told otherwise, into a hub's cache alone.
+    `fetched_with` are the options of `clipmsa weights fetch` that get it, for the message; None
+    where there are none.
 
     Raises:
         WeightsError: not there, or (ChecksumError) not the one the profile asks for.
@@ -111,25 +115,22 @@ def find_checkpoint(
             f"it is made for --weights random"
         )
     folder = shlex.quote(str(root or "weights"))
-    command = profile and (
-        f"`clipmsa weights fetch --profile {shlex.quote(profile)} --dir {folder}`"
-    )
+    command = fetched_with and f"`clipmsa weights fetch {fetched_with} --dir {folder}`"
     if not place.files:
         why = f" ({place.reason})" if place.reason else ""
-        remedy = (
-            f"get them with {command} and pass --weights {folder}"
-            if command and "path" not in source
-            else "put them there"
-        )
-        other = "--weights random to try without" if command else "--weights DIR where they are"
+        remedy = "put them there"
+        if command and "path" not in source:
+            remedy = f"get them with {command} and pass --weights {folder}"
+        elif not command:
+            remedy += ", or name a folder that has them with --weights"
         raise WeightsError(
-            f"weights of stream '{stream}' not found at {place.missing}; source "
-            f"{source_name(source)}{why}; {remedy} (or {other})"
+            f"weights of '{stream}' not found at {place.missing}; source "
+            f"{source_name(source)}{why}; {remedy}"
         )
     sha256 = sha256_of_files(place.files)
     if not sha256.startswith(source.get("sha256", "")):
         raise ChecksumError(
-            f"{place.path}: SHA-256 is {sha256}, stream '{stream}' needs {source['sha256']}; the "
+            f"{place.path}: SHA-256 is {sha256}, '{stream}' needs {source['sha256']}; the "
             f"file is damaged or another one: remove it and fetch it again from "
             f"{source_name(source)}{f', as with {command}' if command else ''}"
         )

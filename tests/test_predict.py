@@ -174,7 +174,7 @@ def test_other_preprocessing_than_in_training_is_refused(tmp_path):
 
 def test_weights_that_have_moved_are_named_and_found_in_a_folder_that_is_given(tmp_path):
     spec = spec_of(tmp_path / "gone.pt")
-    with pytest.raises(WeightsError, match=r"gone\.pt.*\(or --weights DIR where they are\)"):
+    with pytest.raises(WeightsError, match=r"gone\.pt.*, or name a folder that has them"):
         ClipEncoders([spec])
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / "gone.pt").write_bytes(b"weights")
@@ -347,7 +347,7 @@ def test_subtitles_that_are_named_are_read_before_any_work_and_a_sidecar_is_its_
         (["*.mp4"], 1, "*.mp4: no video or sound there"),
         (["."], 1, ".: no video or sound there"),
         (["{clip}", "{clip}", "--text", "good"], 2, "these are 2"),
-        (["{clip}", "--text", "good", "--subtitles", "a.srt"], 2, "one of --text and"),
+        (["{clip}", "--text", "good", "--subtitles", "a.srt"], 2, "one of --text, --sub"),
         (["{clip}", "--json", "--csv"], 2, "one of --json and --csv"),
         (["{clip}", "--weights", "random"], 2, "the model says"),
         (["{clip}", "--weights", "nowhere"], 1, "--weights nowhere: no such folder"),

@@ -282,7 +282,7 @@ def test_the_command_line_says_what_is_missing_in_one_line(
     assert main(["extract", "--dataset", str(table), "--out", str(out)]) == 1
     printed = capfd.readouterr()
     (line,) = printed.err.splitlines()
-    assert line.startswith("error: weights of stream 'albert' not found")
+    assert line.startswith("error: weights of 'albert' not found")
     assert "`clipmsa weights fetch --profile paper --dir weights`" in line
     assert "(and 5 more streams lack theirs)" in line
     assert not printed.out

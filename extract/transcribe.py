@@ -1,0 +1,79 @@
+"""Speech to words, for videos without a transcript: wav2vec 2.0 with a CTC head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCTC
+
+from clipmsa.cache.errors import WeightsError
+
+from . import media
+from .clips import Clip
+from .speech import load_features, receptive_field
+from .text import load_pretrained, load_tokenizer
+from .weights import TRANSCRIBER, WeightsMode, find_checkpoint
+
+
+class Transcriber:
+    """A transformers CTC model from its folder; the likeliest letter at each step, no lexicon.
+
+    Raises:
+        WeightsError: the folder holds no such model, or not its vocabulary.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        self._model = load_pretrained(folder, AutoModelForCTC).to(device).eval()
+        self._tokenizer, self._features = load_tokenizer(folder), load_features(folder)
+        letters, outputs = len(self._tokenizer), self._model.config.vocab_size
+        if letters != outputs or not hasattr(self._model.config, "conv_kernel"):
+            raise WeightsError(
+                f"{folder}: no wav2vec 2.0 with letters, or the vocabulary of another: it has "
+                f"{letters} of them and the model {outputs} outputs"
+            )
+        config = self._model.config
+        blank = self._tokenizer.pad_token_id
+        self._no_letters = [i for i in self._tokenizer.all_special_ids if i != blank]
+        self._shortest = receptive_field(config.conv_kernel, config.conv_stride)
+        self._device = torch.device(device)
+
+    @torch.inference_mode()
+    def transcribe(self, waveform: NDArray[np.float32], rate: int) -> str:
+        """What is said in a (samples,) waveform in [-1, 1]; in lower case, without punctuation."""
+        target = int(self._features.sampling_rate)
+        waveform = media.resample(waveform, rate, target)
+        waveform = np.pad(waveform, (0, max(0, self._shortest - len(waveform))))
+        values = self._features(waveform, sampling_rate=target, return_tensors="pt")
+        logits = self._model(values["input_values"].to(self._device)).logits[0]
+        # Left to the tokenizer, these would go before repetitions do: "d<unk>d" would be one d.
+        logits[:, self._no_letters] = -torch.inf
+        text: str = self._tokenizer.decode(logits.argmax(-1).cpu())
+        # Its letters are capitals, which a text encoder that knows case would take for shouting.
+        return " ".join(text.lower().split())
+
+    def heard(self, clip: Clip) -> Clip:
+        """The clip with the words that are heard in it; without sound, none.
+
+        Raises:
+            MediaError: its sound cannot be decoded.
+        """
+        sound = media.read_waveform(clip.path, clip.start, clip.end)
+        text = "" if sound is None else self.transcribe(*sound)
+        return replace(clip, utterance=replace(clip.utterance, text=text))
+
+
+def find_transcriber(
+    weights: WeightsMode = "pretrained", device: torch.device | str = "cpu"
+) -> Transcriber:
+    """The transcriber from the hub's cache, downloaded where it is missing, or from a folder.
+
+    Raises:
+        WeightsError: it is not there; the message says what gets it.
+    """
+    found = find_checkpoint("transcriber", TRANSCRIBER, weights, fetched_with="--transcriber")
+    assert found.path is not None  # `weights` is not "random"
+    return Transcriber(found.path, device)
