@@ -36,8 +36,9 @@ class Transcriber:
                 f"{letters} of them and the model {outputs} outputs"
             )
         config = self._model.config
-        blank = self._tokenizer.pad_token_id
-        self._no_letters = [i for i in self._tokenizer.all_special_ids if i != blank]
+        names = ("bos_token_id", "eos_token_id", "unk_token_id")
+        marks = (getattr(self._tokenizer, name) for name in names)
+        self._no_letters = [mark for mark in marks if mark is not None]
         self._shortest = receptive_field(config.conv_kernel, config.conv_stride)
         self._device = torch.device(device)
 

@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from clipmsa.cache import FeatureStore, StreamSpec
-from clipmsa.cache.errors import FingerprintError, WeightsError
+from clipmsa.cache.errors import FingerprintError, MediaError, WeightsError
 from clipmsa.cli.main import main
+from clipmsa.extract.clips import Clip
 from clipmsa.extract.manifest import Manifest, read_dataset
 from clipmsa.extract.pipeline import extract
 from clipmsa.extract.plan import Settings
@@ -337,6 +338,34 @@ def test_subtitles_that_are_named_are_read_before_any_work_and_a_sidecar_is_its_
     status, out, _ = predict("talk.mp4", "--json")
     assert status == 0
     assert json.loads(out)["error"].startswith("talk.srt: not SubRip")
+
+
+class StubTranscriber:
+    """Hears one sentence, and nothing in a clip whose file has a name with "deaf"."""
+
+    def heard(self, clip: Clip) -> Clip:
+        if "deaf" in clip.path.name:
+            raise MediaError(f"{clip.path}: cannot be decoded")
+        return replace(clip, utterance=replace(clip.utterance, text="what is heard"))
+
+
+@pytest.mark.slow
+def test_what_is_heard_is_the_text_whatever_lies_beside_the_video(
+    predict, tiny, tmp_path, monkeypatch
+):
+    found = "clipmsa.extract.transcribe.find_transcriber"
+    monkeypatch.setattr(found, lambda weights, device: StubTranscriber())
+    for name in ("a.mp4", "deaf.mp4"):
+        shutil.copy(tiny.manifest.clips[-1].path, tmp_path / name)
+    (tmp_path / "a.txt").write_text("what is written")
+    status, out, _ = predict(".", "--transcribe", "--json")
+    assert status == 0
+    heard, deaf = map(json.loads, out.splitlines())
+    assert heard["text"] == "what is heard"
+    assert heard["missing"] == []
+    assert deaf["error"] == "deaf.mp4: cannot be decoded"
+    _, out, _ = predict("a.mp4", "--text", "what is heard", "--json")
+    assert json.loads(out)["score"] == pytest.approx(heard["score"], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -88,9 +88,8 @@ def decoded(model: Wav2Vec2ForCTC, waveform: np.ndarray) -> str:
 def test_the_likeliest_letters_become_words(folder, model):
     waveform = noise(3)
     wanted = decoded(model, waveform)
-
-    assert len(wanted) > 10
-    assert wanted.count(" ") and "mm" in wanted  # two words; a letter twice, over a blank
+    assert " " in wanted
+    assert "mm" in wanted  # one letter twice, over a blank
     assert Transcriber(folder).transcribe(waveform, RATE) == wanted
 
 
