@@ -49,3 +49,7 @@ class TrainingError(ClipmsaError):
 
 class DeviceError(ClipmsaError):
     """A device was asked for that this machine does not have."""
+
+
+class RunError(ClipmsaError):
+    """A folder holds no finished run, or a file of it cannot be read; names the file."""
