@@ -10,7 +10,7 @@ import typer
 
 from clipmsa.cache.errors import ClipmsaError
 
-from . import ablate, demo, extract, inspection, merge, predict, train, verify, weights
+from . import ablate, demo, extract, inspection, merge, predict, report, train, verify, weights
 from .console import note
 
 # torch's threads (GNU OpenMP) spin while they wait for one another. On a machine that is busy with
@@ -29,6 +29,7 @@ app.command("merge")(merge.merge)
 app.command("train")(train.train)
 app.command("ablate")(ablate.ablate)
 app.command("predict")(predict.predict)
+app.command("report")(report.report)
 app.command("inspect")(inspection.inspect)
 app.command("verify")(verify.verify)
 app.command("weights")(weights.weights)

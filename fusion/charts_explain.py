@@ -1,0 +1,135 @@
+"""Charts of what moved scores: modalities, frames, and co-attention maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+
+from .chart import (
+    BLUE,
+    CLASSES,
+    ORANGE,
+    RED,
+    TEAL,
+    TO_BLUE,
+    Change,
+    Chart,
+    Floats,
+    colour_bar,
+    label_classes,
+    listed,
+    plane,
+    signed_axis,
+    whiskers,
+)
+from .explain import CoAttentionMap
+
+COLOURS = {"text": BLUE, "audio": ORANGE, "vision": TEAL}
+
+
+def withheld_mae(rises: Mapping[str, Change]) -> Chart:
+    """How much the test MAE rises when a modality is withheld."""
+    modalities, changes = list(rises), list(rises.values())
+    bars = go.Bar(
+        y=list(range(len(modalities))),
+        x=[change.value for change in changes],
+        orientation="h",
+        marker={"color": [COLOURS[modality] for modality in modalities], "opacity": 0.85},
+        error_x=whiskers(changes),
+        customdata=[[change.low, change.high] for change in changes],
+        hovertemplate="MAE %{x:+.3f}, 95 % %{customdata[0]:+.3f} .. %{customdata[1]:+.3f}"
+        "<extra></extra>",
+    )
+    figure = listed([bars], modalities)
+    signed_axis(figure)
+    return Chart(
+        "Rise of the test MAE without a modality",
+        "Withheld from the trained models; whiskers are 95 % intervals, paired over utterances.",
+        figure,
+        300,
+    )
+
+
+def contributions_by_label(labels: Floats, moved: Mapping[str, Floats]) -> Chart:
+    """How far each modality moves the score, averaged over the utterances of a label class."""
+    classes = label_classes(labels)
+    there = [c for c in CLASSES if (classes == c).any()]
+    lines = [
+        go.Scatter(
+            x=there,
+            y=[float(moves[classes == c].mean()) for c in there],
+            name=modality,
+            mode="lines+markers",
+            line={"color": COLOURS[modality], "width": 2},
+            marker={"size": 8},
+            hovertemplate="label %{x:+d}: moved by %{y:+.2f}",
+        )
+        for modality, moves in moved.items()
+    ]
+    figure = plane(lines, "label, rounded", "mean contribution", legend=True)
+    figure.update_xaxes(range=[-3.3, 3.3], tickvals=CLASSES)
+    figure.update_yaxes(zeroline=True)
+    return Chart(
+        "Contribution by label",
+        "Score minus the score without the modality. What rises with the label moves scores the "
+        "right way.",
+        figure,
+        300,
+    )
+
+
+def utterance_contributions(moved: Mapping[str, float]) -> Chart:
+    """One utterance: how far each modality moves its score."""
+    bars = go.Bar(
+        y=list(range(len(moved))),
+        x=list(moved.values()),
+        orientation="h",
+        marker={"color": [COLOURS[modality] for modality in moved], "opacity": 0.85},
+        hovertemplate="moves the score by %{x:+.2f}<extra></extra>",
+    )
+    figure = listed([bars], list(moved))
+    signed_axis(figure)
+    return Chart("Modalities", "How far each moves the score.", figure, 220)
+
+
+def frame_contributions(stream: str, moved: Floats) -> Chart:
+    """One utterance and stream: how far each frame moves the score."""
+    bars = go.Bar(
+        x=list(range(1, len(moved) + 1)),
+        y=moved,
+        marker={"color": [TEAL if change > 0 else RED for change in moved], "opacity": 0.85},
+        hovertemplate="frame %{x} moves the score by %{y:+.4f}<extra></extra>",
+    )
+    figure = plane([bars], "frame", "")
+    figure.update_yaxes(zeroline=True)
+    return Chart(f"Frames of {stream}", "How far each frame moves the score.", figure, 220)
+
+
+def attention(found: CoAttentionMap) -> Chart:
+    """A CT unit's map, mean over heads, elements sorted by value, in multiples of uniform.
+
+    Elements of a learned vector have no order of their own. A weight depends on the two values
+    alone, so sorted by value a map is smooth, and shows at which values the unit looks.
+    """
+    rows, columns = found.x_1.argsort(), found.x_2.argsort()
+    d = len(found.x_1)
+    weights = found.weights.mean(0)[rows][:, columns] * d
+    cells = go.Heatmap(
+        z=weights.numpy().astype(np.float32),
+        colorscale=TO_BLUE,
+        zmin=0,
+        colorbar=colour_bar("× uniform"),
+        hovertemplate="%{z:.2f} × uniform<extra></extra>",
+    )
+    asking, asked = (name.replace("+", " with ") for name in (found.asking, found.asked))
+    figure = plane([cells], f"element of {asked}, by value", f"element of {asking}, by value")
+    ends = [0, d // 2, d - 1]
+    for axis, values in (
+        (figure.layout.xaxis, found.x_2[columns]),
+        (figure.layout.yaxis, found.x_1[rows]),
+    ):
+        ticks = [f"{float(values[end]):+.1f}" for end in ends]
+        axis.update(tickvals=ends, ticktext=ticks, showgrid=False)
+    return Chart(f"{asking.capitalize()} attends to {asked}", "", figure, 340)

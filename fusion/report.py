@@ -1,0 +1,347 @@
+"""What a report on runs shows, as plain data and figures; page.py makes an HTML page of it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipmsa.cache import FeatureStore, StreamSpec
+from clipmsa.cache.errors import RunError
+from clipmsa.cache.store import SPLITS
+
+from . import charts, charts_explain
+from .chart import Change, Chart
+from .evidence import Evidence
+from .explain import co_attention_maps, frame_contributions, modality_contributions
+from .metrics import METRICS, bootstrap_differences
+from .record import RunRecord
+
+Floats = NDArray[np.float64]
+# Pictures of an utterance by id, so many of them evenly over its time, as JPEG; [] if it has none.
+Thumbnails = Callable[[str, int], Sequence[bytes]]
+HEADLINE = ("mae", "corr", "non0_acc2", "acc7")  # shown large, and compared between runs
+_FILMSTRIP = 8  # pictures of an utterance that is taken apart
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric of a run as text."""
+
+    words: str
+    mean: str
+    std: str
+    interval: str
+    constant: str
+    per_seed: list[str]
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """What is shown of each run."""
+
+    name: str
+    record: RunRecord
+    headline: list[MetricRow]
+    metrics: list[MetricRow]
+    charts: list[Chart]
+
+
+@dataclass(frozen=True)
+class TestUtterance:
+    """A row of the table of test utterances; what is not at hand is None."""
+
+    id: str
+    label: float
+    prediction: float
+    spread: float  # standard deviation over seeds
+    text: str | None = None
+    duration: float | None = None
+    faces: int | None = None
+    moved: dict[str, float] = field(default_factory=dict)  # contribution by modality
+    thumbnail: str | None = None  # data: address
+
+    @property
+    def error(self) -> float:
+        return self.prediction - self.label
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A stream, and by split the share of utterances that have rows in it, as text."""
+
+    stream: str
+    modality: str
+    shares: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ExplainedUtterance:
+    """One utterance taken apart: what moved its score, and which elements attended to which."""
+
+    row: TestUtterance
+    pictures: list[str]  # data: addresses, in order of time
+    moved: list[Chart]
+    maps: list[Chart]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows. The first run is the one looked at closely."""
+
+    runs: list[RunPart]
+    store: FeatureStore | None
+    streams: list[StreamSpec]
+    untrained: list[str]
+    gaps: list[str]
+    comparison: list[Chart]
+    contributions: list[Chart]
+    presence: list[Presence]
+    faces: str | None  # a sentence on the face-found rate
+    utterances: list[TestUtterance]
+    explained: list[ExplainedUtterance]
+
+
+def build_report(
+    records: Sequence[RunRecord],
+    evidence: Evidence | None = None,
+    thumbnails: Thumbnails | None = None,
+    utterances: Sequence[str] = (),
+    worst: int = 2,
+    pictures: int = 200,
+) -> Report:
+    """Compute what a report on some runs shows.
+
+    Args:
+        records: the runs, at least one; the first is compared with the others.
+        evidence: what is at hand beside the first run.
+        thumbnails: gives pictures of an utterance.
+        utterances: ids of test utterances to take apart; the `worst` ones where none is named.
+        pictures: how many of the worst utterances get a thumbnail.
+
+    Raises:
+        RunError: an id of `utterances` is not among the test utterances.
+    """
+    first, evidence = records[0], evidence or Evidence()
+    moved: dict[str, Floats] = {}
+    if evidence.data is not None:
+        index = evidence.data.store.index
+        rows = torch.tensor([index[id_] for id_ in first.ids])
+        moved = modality_contributions(evidence.models, evidence.data, rows)
+    table = _table(first, evidence, moved)
+    by_id = {row.id: row for row in table}
+    for id_ in utterances:
+        if id_ not in by_id:
+            raise RunError(f"{first.path}: no test utterance '{id_}'; predictions.csv lists them")
+    chosen = [by_id[id_] for id_ in utterances] or table[:worst]
+    explained = [_explained(row, evidence, thumbnails) for row in chosen]
+    if thumbnails is not None:
+        shown = [replace(row, thumbnail=_first(thumbnails, row.id)) for row in table[:pictures]]
+        table[:pictures] = shown
+    names = _names(records)
+    return Report(
+        runs=[_run(record, name, evidence) for record, name in zip(records, names, strict=True)],
+        store=evidence.store,
+        streams=_streams(first, evidence.store),
+        untrained=sorted({name for record in records for name in record.untrained}),
+        gaps=list(evidence.gaps),
+        comparison=_comparison(records, names),
+        contributions=_contributions(first, moved),
+        presence=_presence(first, evidence.store),
+        faces=_faces(first, evidence.store),
+        utterances=table,
+        explained=explained,
+    )
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """Variants where they tell the runs apart, else paths."""
+    variants = [record.variant for record in records]
+    unique = len(set(variants)) == len(variants) > 1
+    return variants if unique else [str(record.path) for record in records]
+
+
+def _run(record: RunRecord, name: str, evidence: Evidence) -> RunPart:
+    rows = {key: _metric_row(record, key) for key in METRICS}
+    store = evidence.store
+    texts = [store.texts[store.index[i]] if store and i in store.index else "" for i in record.ids]
+    labels, predictions = record.labels, record.predictions
+    return RunPart(
+        name,
+        record,
+        [rows[key] for key in HEADLINE],
+        list(rows.values()),
+        [
+            *charts.learning_curves(record.curves),
+            charts.predicted_against_true(record.ids, texts, labels, predictions),
+            charts.residuals(labels, predictions),
+            charts.confusion(labels, predictions),
+            charts.calibration(labels, predictions),
+        ],
+    )
+
+
+def _metric_row(record: RunRecord, key: str) -> MetricRow:
+    score = record.score(key)
+    low, high = score.ci95
+    return MetricRow(
+        METRICS[key],
+        _fixed(score.mean),
+        _fixed(score.std),
+        "-" if math.isnan(low) else f"{low:.3f} .. {high:.3f}",
+        _fixed(score.constant),
+        [_fixed(value) for value in score.per_seed],
+    )
+
+
+def _comparison(records: Sequence[RunRecord], names: Sequence[str]) -> list[Chart]:
+    """Bars of each headline metric, and differences from the first run where labels agree."""
+    if len(records) < 2:
+        return []
+    bars = [charts.comparison(records, names, key) for key in HEADLINE]
+    first, *others = records
+    changes, compared = [], []
+    for name, other in zip(names[1:], others, strict=True):
+        if other.ids != first.ids or not np.array_equal(other.labels, first.labels):
+            continue  # tested on something else, so no utterance can be paired
+        interval = bootstrap_differences(other.scores, first.scores, first.labels)["mae"]
+        rise = other.score("mae").mean - first.score("mae").mean
+        changes.append(Change(rise, *interval))
+        compared.append(name)
+    return [*bars, charts.differences(compared, changes)] if compared else bars
+
+
+def _contributions(record: RunRecord, moved: dict[str, Floats]) -> list[Chart]:
+    if not moved:
+        return []
+    whole = record.scores
+    rises = {}
+    for modality, moves in moved.items():
+        less = whole - moves
+        mean = np.abs(less - record.labels).mean() - np.abs(whole - record.labels).mean()
+        interval = bootstrap_differences(less, whole, record.labels)["mae"]
+        rises[modality] = Change(float(mean), *interval)
+    means = {modality: moves.mean(axis=0) for modality, moves in moved.items()}
+    return [
+        charts_explain.withheld_mae(rises),
+        charts_explain.contributions_by_label(record.labels, means),
+    ]
+
+
+def _table(record: RunRecord, evidence: Evidence, moved: dict[str, Floats]) -> list[TestUtterance]:
+    """Every test utterance, worst first."""
+    store = evidence.store
+    faces = _face_stream(record, store)
+    rows = []
+    for n, id_ in enumerate(record.ids):
+        known: dict[str, Any] = {}
+        if store is not None:
+            place = store.index[id_]
+            duration = float(store.durations[place])
+            known = {
+                "text": store.texts[place],
+                "duration": None if math.isnan(duration) else duration,
+                "faces": int(store.streams[faces.name].lengths[place]) if faces else None,
+            }
+        rows.append(
+            TestUtterance(
+                id_,
+                float(record.labels[n]),
+                float(record.predictions[n]),
+                float(record.scores[:, n].std()),
+                moved={modality: float(m[:, n].mean()) for modality, m in moved.items()},
+                **known,
+            )
+        )
+    return sorted(rows, key=lambda row: -abs(row.error))
+
+
+def _explained(
+    row: TestUtterance, evidence: Evidence, thumbnails: Thumbnails | None
+) -> ExplainedUtterance:
+    pictures = [] if thumbnails is None else list(thumbnails(row.id, _FILMSTRIP))
+    moved, maps = [], []
+    if evidence.data is not None:
+        data = evidence.data
+        streams = data.batch(torch.tensor([data.store.index[row.id]])).streams
+        moved.append(charts_explain.utterance_contributions(row.moved))
+        for role, spec in data.roles.items():
+            if spec.level == "sequence" and streams[role].lengths.sum():
+                models = evidence.models
+                frames = [frame_contributions(model, streams, role) for model in models]
+                moved.append(charts_explain.frame_contributions(spec.name, np.mean(frames, axis=0)))
+        # Attention is one model's: elements of one seed's vectors have no mates in another's.
+        maps = [charts_explain.attention(m) for m in co_attention_maps(evidence.models[0], streams)]
+    return ExplainedUtterance(row, [_jpeg(picture) for picture in pictures], moved, maps)
+
+
+def _streams(record: RunRecord, store: FeatureStore | None) -> list[StreamSpec]:
+    """The streams that the run was trained on, as far as they are at hand."""
+    names = record.metrics["features"]["fingerprints"]
+    return [store.streams[name].spec for name in names] if store else []
+
+
+def _presence(record: RunRecord, store: FeatureStore | None) -> list[Presence]:
+    found = []
+    for spec in _streams(record, store):
+        assert store is not None
+        there = store.streams[spec.name].lengths > 0
+        shares = {}
+        for split in SPLITS:
+            rows = store.rows_of_split(split)
+            shares[split] = f"{there[rows].mean():.1%}" if len(rows) else "-"
+        found.append(Presence(spec.name, spec.modality, shares))
+    return found
+
+
+def _face_stream(record: RunRecord, store: FeatureStore | None) -> StreamSpec | None:
+    """The stream of the pictures' own branch, where it has as many rows as faces were found."""
+    for spec in _streams(record, store):
+        if (spec.modality, spec.branch, spec.level) == ("vision", "own", "sequence"):
+            return spec
+    return None
+
+
+def _faces(record: RunRecord, store: FeatureStore | None) -> str | None:
+    """The face-found rate, over utterances and over frames, and what it does to the error."""
+    spec = _face_stream(record, store)
+    if spec is None or store is None:
+        return None
+    lengths = store.streams[spec.name].lengths
+    said = f"A face was found in {(lengths > 0).sum()} of {len(store)} utterances"
+    whole = [
+        other
+        for other in _streams(record, store)
+        if (other.modality, other.branch, other.level) == ("vision", "clip", "sequence")
+    ]
+    frames = int(store.streams[whole[0].name].lengths.sum()) if whole else 0
+    if frames:
+        said += f" and {lengths.sum() / frames:.1%} of the frames"
+    rows = [store.index[id_] for id_ in record.ids]
+    seen = lengths[rows] > 0
+    error = np.abs(record.predictions - record.labels)
+    if seen.any() and not seen.all():
+        said += (
+            f"; on the test split MAE is {error[seen].mean():.3f} with a face and "
+            f"{error[~seen].mean():.3f} in the {(~seen).sum()} utterances without"
+        )
+    return f"{said}."
+
+
+def _first(thumbnails: Thumbnails, id_: str) -> str | None:
+    pictures = thumbnails(id_, 1)
+    return _jpeg(pictures[0]) if pictures else None
+
+
+def _jpeg(picture: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+
+
+def _fixed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
