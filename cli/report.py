@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note, pick_device, progress, warn_untrained
+from .console import note, pick_device, warn_untrained
 
 
 def report(

@@ -65,8 +65,8 @@ def plane(traces: Sequence[Any], x: str, y: str, legend: bool = False) -> go.Fig
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 12, "color": _INK},
             "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-            "xaxis": {**axis, "title": {"text": x, "standoff": 8}},
-            "yaxis": {**axis, "title": {"text": y, "standoff": 8}},
+            "xaxis": {**axis, "title": {"text": x, "standoff": 8} if x else None},
+            "yaxis": {**axis, "title": {"text": y, "standoff": 8} if y else None},
             "showlegend": legend,
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             "hoverlabel": {"align": "left"},
@@ -89,7 +89,7 @@ def listed(traces: Sequence[Any], names: Sequence[str]) -> go.Figure:
 
 def listed_height(names: Sequence[str]) -> int:
     """Pixels for that many names."""
-    return 90 + 34 * len(names)
+    return 64 + 34 * len(names)
 
 
 def signed_axis(figure: go.Figure) -> None:
@@ -118,6 +118,24 @@ def label_classes(labels: Floats) -> NDArray[np.int64]:
     """The seven classes of Acc-7: rounded, halves to even."""
     classes: NDArray[np.int64] = np.round(np.clip(labels, -3, 3)).astype(np.int64)
     return classes
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, a true minus, and none for what rounds to 0.
+
+    >>> signed(0.5), signed(-1.234), signed(-0.001)
+    ('+0.50', '−1.23', '0.00')
+    """
+    text = f"{value:+.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.9643)
+    '96.4 %'
+    """
+    return f"{100 * share:.1f} %"
 
 
 def hover_text(id_: str, text: str) -> str:

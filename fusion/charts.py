@@ -26,6 +26,7 @@ from .chart import (
     listed,
     listed_height,
     plane,
+    signed,
     signed_axis,
     whiskers,
 )
@@ -125,7 +126,7 @@ def residuals(labels: Floats, predictions: Floats) -> Chart:
     return Chart(
         "Residuals",
         f"Left of 0 too negative, right of it too positive. The dotted line is the mean, "
-        f"{error.mean():+.3f}.",
+        f"{signed(float(error.mean()), 3)}.",
         figure,
         380,
     )

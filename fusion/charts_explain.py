@@ -13,7 +13,6 @@ from .chart import (
     ORANGE,
     RED,
     TEAL,
-    TO_BLUE,
     Change,
     Chart,
     Floats,
@@ -21,11 +20,22 @@ from .chart import (
     label_classes,
     listed,
     plane,
+    signed,
     signed_axis,
     whiskers,
 )
 from .explain import CoAttentionMap
 
+# Ticks of a map's scale, where 1 is as often as attending to all elements alike.
+_TIMES = (
+    *(2.0**-n for n in range(8, 0, -1)),
+    0.7,
+    0.85,
+    1,
+    1.2,
+    1.5,
+    *(2.0**n for n in range(1, 9)),
+)
 COLOURS = {"text": BLUE, "audio": ORANGE, "vision": TEAL}
 
 
@@ -94,8 +104,8 @@ def utterance_contributions(moved: Mapping[str, float]) -> Chart:
     return Chart("Modalities", "How far each moves the score.", figure, 220)
 
 
-def frame_contributions(stream: str, moved: Floats) -> Chart:
-    """One utterance and stream: how far each frame moves the score."""
+def frame_contributions(stream: str, moved: Floats, reach: float) -> Chart:
+    """One utterance and stream: how far each frame moves the score, on an axis to +-`reach`."""
     bars = go.Bar(
         x=list(range(1, len(moved) + 1)),
         y=moved,
@@ -103,25 +113,31 @@ def frame_contributions(stream: str, moved: Floats) -> Chart:
         hovertemplate="frame %{x} moves the score by %{y:+.4f}<extra></extra>",
     )
     figure = plane([bars], "frame", "")
-    figure.update_yaxes(zeroline=True)
+    figure.update_yaxes(zeroline=True, range=[-reach, reach], tickformat="+.2~f")
     return Chart(f"Frames of {stream}", "How far each frame moves the score.", figure, 220)
 
 
 def attention(found: CoAttentionMap) -> Chart:
-    """A CT unit's map, mean over heads, elements sorted by value, in multiples of uniform.
+    """A CT unit's map, mean over heads, elements sorted by value, on a logarithmic scale.
 
     Elements of a learned vector have no order of their own. A weight depends on the two values
     alone, so sorted by value a map is smooth, and shows at which values the unit looks.
     """
     rows, columns = found.x_1.argsort(), found.x_2.argsort()
     d = len(found.x_1)
-    weights = found.weights.mean(0)[rows][:, columns] * d
+    times = (found.weights.mean(0)[rows][:, columns] * d).numpy().astype(np.float32)
+    doublings = np.log2(times)
+    shown = [t for t in _TIMES if doublings.min() <= np.log2(t) <= doublings.max()]
     cells = go.Heatmap(
-        z=weights.numpy().astype(np.float32),
-        colorscale=TO_BLUE,
-        zmin=0,
-        colorbar=colour_bar("× uniform"),
-        hovertemplate="%{z:.2f} × uniform<extra></extra>",
+        z=doublings,
+        colorscale="Viridis",
+        colorbar={
+            **colour_bar(""),
+            "tickvals": [float(np.log2(t)) for t in shown],
+            "ticktext": [f"× {t:g}" for t in shown],
+        },
+        text=times,
+        hovertemplate="%{text:.2f} times as often as alike<extra></extra>",
     )
     asking, asked = (name.replace("+", " with ") for name in (found.asking, found.asked))
     figure = plane([cells], f"element of {asked}, by value", f"element of {asking}, by value")
@@ -130,6 +146,6 @@ def attention(found: CoAttentionMap) -> Chart:
         (figure.layout.xaxis, found.x_2[columns]),
         (figure.layout.yaxis, found.x_1[rows]),
     ):
-        ticks = [f"{float(values[end]):+.1f}" for end in ends]
+        ticks = [signed(float(values[end]), 1) for end in ends]
         axis.update(tickvals=ends, ticktext=ticks, showgrid=False)
     return Chart(f"{asking.capitalize()} attends to {asked}", "", figure, 340)

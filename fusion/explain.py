@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .coattention import CoAttentionStage, CoAttentionUnit, HierarchicalFusion
+from .config import MODALITIES
 from .data import FeatureData
 from .model import ClipMSA
 from .ragged import Ragged
@@ -102,7 +103,8 @@ def modality_contributions(
     whole = np.stack([scores(model, data, rows) for model in models])
     return {
         modality: whole - np.stack([scores(model, data, rows, modality) for model in models])
-        for modality in models[0].projections
+        for modality in MODALITIES
+        if modality in models[0].projections
     }
 
 

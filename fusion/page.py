@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from .chart import Chart
+from .chart import Chart, signed
 from .report import Report
 
 _HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = lambda value: f"{value:.1f} s"
-    environment.filters["signed"] = lambda value: f"{value:+.2f}"
+    environment.filters["signed"] = signed
     return environment.get_template("report.html.jinja").render(
         report=report,
         first=report.runs[0],

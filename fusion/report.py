@@ -17,7 +17,7 @@ from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import SPLITS
 
 from . import charts, charts_explain
-from .chart import Change, Chart
+from .chart import Change, Chart, percent
 from .evidence import Evidence
 from .explain import co_attention_maps, frame_contributions, modality_contributions
 from .metrics import METRICS, bootstrap_differences
@@ -268,16 +268,22 @@ def _explained(
     pictures = [] if thumbnails is None else list(thumbnails(row.id, _FILMSTRIP))
     moved, maps = [], []
     if evidence.data is not None:
-        data = evidence.data
+        data, models = evidence.data, evidence.models
         streams = data.batch(torch.tensor([data.store.index[row.id]])).streams
         moved.append(charts_explain.utterance_contributions(row.moved))
-        for role, spec in data.roles.items():
-            if spec.level == "sequence" and streams[role].lengths.sum():
-                models = evidence.models
-                frames = [frame_contributions(model, streams, role) for model in models]
-                moved.append(charts_explain.frame_contributions(spec.name, np.mean(frames, axis=0)))
+        frames = {
+            spec.name: np.mean([frame_contributions(m, streams, role) for m in models], axis=0)
+            for role, spec in data.roles.items()
+            if spec.level == "sequence" and streams[role].lengths.sum()
+        }
+        # One scale for all, and none so fine that what moves nothing looks large.
+        reach = 1.1 * max(0.05, *(float(np.abs(moves).max()) for moves in frames.values()))
+        moved += [
+            charts_explain.frame_contributions(stream, moves, reach)
+            for stream, moves in frames.items()
+        ]
         # Attention is one model's: elements of one seed's vectors have no mates in another's.
-        maps = [charts_explain.attention(m) for m in co_attention_maps(evidence.models[0], streams)]
+        maps = [charts_explain.attention(m) for m in co_attention_maps(models[0], streams)]
     return ExplainedUtterance(row, [_jpeg(picture) for picture in pictures], moved, maps)
 
 
@@ -295,7 +301,7 @@ def _presence(record: RunRecord, store: FeatureStore | None) -> list[Presence]:
         shares = {}
         for split in SPLITS:
             rows = store.rows_of_split(split)
-            shares[split] = f"{there[rows].mean():.1%}" if len(rows) else "-"
+            shares[split] = percent(there[rows].mean()) if len(rows) else "-"
         found.append(Presence(spec.name, spec.modality, shares))
     return found
 
@@ -322,7 +328,7 @@ def _faces(record: RunRecord, store: FeatureStore | None) -> str | None:
     ]
     frames = int(store.streams[whole[0].name].lengths.sum()) if whole else 0
     if frames:
-        said += f" and {lengths.sum() / frames:.1%} of the frames"
+        said += f" and {percent(lengths.sum() / frames)} of the frames"
     rows = [store.index[id_] for id_ in record.ids]
     seen = lengths[rows] > 0
     error = np.abs(record.predictions - record.labels)
