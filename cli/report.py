@@ -62,6 +62,9 @@ def write_report(
     evidence = find_evidence(records[0], features, pick_device(device))
     content = build_report(records, evidence, thumbnails, utterances)
     publish_text(out, render(content))
+    if clips is not None:
+        shown = sum(row.thumbnail is not None for row in content.utterances)
+        note("{}: pictures of {} of {} test utterances", clips, shown, len(content.utterances))
     for gap in content.gaps:
         note("{}", gap)
     warn_untrained(content.untrained)
@@ -74,11 +77,12 @@ def _thumbnails(clips: Path) -> Callable[[str, int], list[bytes]]:
     from clipmsa.extract.manifest import read_dataset
     from clipmsa.extract.thumbnails import thumbnails
 
-    paths = {clip.utterance.id: clip.path for clip in read_dataset(str(clips)).clips}
+    found = {clip.utterance.id: clip for clip in read_dataset(str(clips)).clips}
 
     def pictures(id_: str, count: int) -> list[bytes]:
+        clip = found.get(id_)
         try:
-            return thumbnails(paths[id_], count) if id_ in paths else []
+            return [] if clip is None else thumbnails(clip.path, count, clip.start, clip.end)
         except MediaError as error:
             note("no picture of {}: {}", id_, error)
             return []

@@ -10,25 +10,28 @@ from PIL import Image
 from .media import probe, read_frames
 
 
-def thumbnails(path: Path, count: int, width: int = 160, quality: int = 80) -> list[bytes]:
-    """JPEG pictures of a clip at `count` times spread evenly over it, one in its middle for 1.
+def thumbnails(
+    path: Path, count: int, start: float = 0.0, end: float | None = None, width: int = 160
+) -> list[bytes]:
+    """JPEG pictures at `count` times spread evenly over a clip, one in its middle for 1.
 
-    A clip with fewer pictures gives as many as it has times for, one without pictures none. No
-    picture is wider than `width` pixels.
+    The clip is `path` from `start` to `end` in seconds, None for the file's end. Without a video
+    stream there are none. No picture is wider than `width` pixels.
 
     Raises:
         MediaError: the clip cannot be decoded.
     """
     info = probe(path)
-    if not info.has_video or not info.duration:
+    length = (info.duration if end is None else end) - start
+    if not info.has_video or length <= 0:
         return []
-    step = info.duration / count
-    frames = read_frames(path, 1 / step, count, start=step / 2)
-    return [_jpeg(Image.fromarray(pixels), width, quality) for _, pixels in frames]
+    step = length / count
+    frames = read_frames(path, 1 / step, count, start + step / 2, end)
+    return [_jpeg(Image.fromarray(pixels), width) for _, pixels in frames]
 
 
-def _jpeg(picture: Image.Image, width: int, quality: int) -> bytes:
+def _jpeg(picture: Image.Image, width: int) -> bytes:
     picture.thumbnail((width, 10 * width))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, optimize=True)
+    picture.save(file, "JPEG", quality=80, optimize=True)
     return file.getvalue()

@@ -16,6 +16,7 @@ from clipmsa.cache import StreamSpec
 
 from .checkpoint import Checkpoint, CheckpointError, load_run
 from .config import MODALITIES
+from .explain import without
 from .ragged import Ragged
 
 CLASSES = (
@@ -114,10 +115,7 @@ class Models:
             for role, spec in self.streams.items()
         }
         whole = self._scores(streams)  # (models, B)
-        without = {
-            modality: self._scores({**streams, **_withheld(streams, modality)})
-            for modality in self.modalities
-        }
+        less = {modality: self._scores(without(streams, modality)) for modality in self.modalities}
         missing = [
             tuple(m for m in self.modalities if not _lengths(streams, m)[i])
             for i in range(len(utterances))
@@ -129,7 +127,7 @@ class Models:
                     modality: 0.0
                     if modality in missing[i]
                     else float((whole[:, i] - scores[:, i]).mean())
-                    for modality, scores in without.items()
+                    for modality, scores in less.items()
                 },
                 missing[i],
             )
@@ -159,15 +157,6 @@ def load_models(path: str | Path, device: torch.device | str = "cpu") -> Models:
     """
     path = Path(path)
     return Models(load_run(path), path, device)
-
-
-def _withheld(streams: Mapping[str, Ragged], modality: str) -> dict[str, Ragged]:
-    """The streams of a modality, emptied."""
-    return {
-        role: Ragged(stream.rows[:0], torch.zeros_like(stream.lengths))
-        for role, stream in streams.items()
-        if role.startswith(f"{modality}/")
-    }
 
 
 def _lengths(streams: Mapping[str, Ragged], modality: str) -> Tensor:

@@ -87,6 +87,35 @@ def write_planted_store(
     return float(np.corrcoef(signal[test], label[test])[0, 1])
 
 
+# What a page must show as text: each of these ends or opens something where it is not escaped.
+HOSTILE = (
+    "<script>window.broken = 1</script>",
+    "</script><script>window.broken = 2</script>",
+    "<img src=x onerror='window.broken = 3'>",
+    '"><b>bold</b> & {{ 7 * 7 }} ${7 * 7} <!-- ',
+)
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory) -> Path:
+    """A folder with store.h5, whose test texts and one id are hostile, and a run on it, `run`."""
+    from clipmsa.cache import FeatureStore
+    from clipmsa.fusion.config import RunConfig, configured
+    from clipmsa.fusion.runs import run
+
+    folder = tmp_path_factory.mktemp("hostile")
+    path = folder / "store.h5"
+    write_planted_store(path, counts=(40, 12, 24))
+    with h5py.File(path, "r+") as file:
+        table = file["utterances"]
+        for n in range(24):
+            table["text"][52 + n] = f"{HOSTILE[n % 4]} number {n}"
+        table["video_id"][52], table["id"][52] = HOSTILE[0], f"{HOSTILE[0]}$_$4"
+    small = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=4", "learning_rate=0.002"]
+    run(FeatureStore(path), configured(RunConfig(), settings=small), folder / "run", [1, 2])
+    return folder
+
+
 @pytest.fixture
 def plant() -> Callable[..., float]:
     """`write_planted_store`, for test files, which cannot import one another."""

@@ -8,6 +8,7 @@ import torch
 
 from clipmsa.cache import FeatureStore
 from clipmsa.fusion import ClipMSA
+from clipmsa.fusion.coattention import CoAttentionStage, HierarchicalFusion
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.explain import (
@@ -40,9 +41,19 @@ def model_of(store: FeatureStore, variant: str = "full") -> tuple[ClipMSA, Featu
     data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
     torch.manual_seed(0)
     model = ClipMSA(config.model, data.roles).eval()
-    for branch in model.branches.values():
-        branch.missing.normal_()
+    for role in data.roles:
+        missing(model, role).normal_()
     return model, data
+
+
+def missing(model: ClipMSA, role: str) -> torch.Tensor:
+    return model.get_parameter(f"branches.{role}.missing")
+
+
+def stages(model: ClipMSA) -> list[CoAttentionStage]:
+    fusion = model.fusion
+    assert isinstance(fusion, HierarchicalFusion)
+    return [stage for stage in fusion.stages if isinstance(stage, CoAttentionStage)]
 
 
 def with_frames(store: FeatureStore, role: str = "face_vgg", least: int = 2) -> torch.Tensor:
@@ -70,7 +81,7 @@ def test_a_map_is_the_attention_that_the_unit_computes_with(store):
     """h of the paper, from the map alone, is what the unit's own `attention` gives."""
     model, data = model_of(store)
     maps = co_attention_maps(model, data.batch(torch.tensor([3])).streams)
-    units = [unit for stage in model.fusion.stages for unit in (stage.unit_12, stage.unit_21)]
+    units = [unit for stage in stages(model) for unit in (stage.unit_12, stage.unit_21)]
     for unit, attention in zip(units, maps, strict=True):
         assert attention.weights.shape == (4, 16, 16)
         torch.testing.assert_close(attention.weights.sum(-1), torch.ones(4, 16))
@@ -84,7 +95,7 @@ def test_the_second_stage_asks_with_what_the_first_stage_gave(store):
     streams = data.batch(torch.tensor([3])).streams
     maps = co_attention_maps(model, streams)
     out = model.intermediates(streams)
-    f_av = model.fusion.stages[0](out["F_audio"], out["F_vision"])
+    f_av = stages(model)[0](out["F_audio"], out["F_vision"])
     torch.testing.assert_close(maps[2].x_1, f_av[0])
     torch.testing.assert_close(maps[3].x_1, out["F_text"][0])
 
@@ -101,8 +112,8 @@ def test_withholding_a_modality_leaves_its_learned_vectors(store):
     streams = without(data.batch(rows).streams, "vision")
     assert all(streams[role].lengths.tolist() == [0] * 5 for role in streams if "vision" in role)
     assert all(streams[role].lengths.tolist() == [1] * 5 for role in streams if "text" in role)
-    missing = torch.cat([model.branches[role].missing for role in model.roles["vision"]])
-    expected = model.projections["vision"](missing[None]).expand(5, -1)
+    stand_ins = torch.cat([missing(model, role) for role in model.roles["vision"]])
+    expected = model.projections["vision"](stand_ins[None]).expand(5, -1)
     torch.testing.assert_close(model.intermediates(streams)["F_vision"], expected)
 
 
