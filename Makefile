@@ -13,10 +13,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## clips -> features -> training -> table, in the folder demo/
+demo: install  ## clips -> features -> training -> report, in the folder demo/
 	$(BIN)/clipmsa demo
 
-test: install  ## every test
+test: install  ## every test; those of the report in a browser need Chromium on the machine
 	$(BIN)/pytest
 
 test-fast: install  ## under a minute: no encoder, no training, no process

@@ -9,6 +9,7 @@ import typer
 
 from .console import note
 from .extract import run_extract
+from .report import write_report
 from .train import run_train
 
 
@@ -16,7 +17,7 @@ def demo(
     clips: Annotated[int, typer.Option(min=12, help="How many clips to make.")] = 48,
     out: Annotated[Path, typer.Option(help="A folder for all it writes.")] = Path("demo"),
 ) -> None:
-    """Make small real clips, extract them with the tiny profile, train, and print the metrics.
+    """Make small real clips, extract them with the tiny profile, train, and write a report.
 
     The encoders are untrained and the clips are made so that a label can be learnt from each
     modality: this shows the way, and says nothing about the method.
@@ -30,13 +31,15 @@ def demo(
     from clipmsa.extract.synthetic import write_demo_dataset
     from clipmsa.fusion.config import RunConfig, configured
 
-    note("1/3 writing {} clips to {}", clips, out / "clips")
+    note("1/4 writing {} clips to {}", clips, out / "clips")
     write_demo_dataset(out / "clips", clips)
     manifest = read_dataset("demo", out / "clips")
     store = out / "features.h5"
-    note("2/3 extracting features with profile 'tiny' to {}", store)
+    note("2/4 extracting features with profile 'tiny' to {}", store)
     settings = Settings(load_profile("tiny"), weights="random")
     run_extract(manifest, store, settings, overwrite=True)
-    note("3/3 training three seeds")
+    note("3/4 training three seeds")
     config = configured(RunConfig(), settings=["d=64", "d_ff=128", "epochs=40", "batch_size=8"])
     run_train(FeatureStore(store), config, out / "run", [1111, 1112, 1113], "cpu")
+    note("4/4 writing a report")
+    write_report([out / "run"], out / "report.html", clips=out / "clips")

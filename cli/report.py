@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import note, pick_device, warn_untrained
+
+if TYPE_CHECKING:
+    from clipmsa.fusion.report import Report
 
 
 def report(
@@ -39,7 +42,10 @@ def report(
 
     Example: clipmsa report runs/mosi runs/mosi-no-clip --clips data/mosi --out report.html
     """
-    write_report(runs, out, features, clips, utterance or [], device)
+    content = write_report(runs, out, features, clips, utterance or [], device)
+    for gap in content.gaps:
+        note("{}", gap)
+    warn_untrained(content.untrained)
 
 
 def write_report(
@@ -49,8 +55,8 @@ def write_report(
     clips: Path | None = None,
     utterances: Sequence[str] = (),
     device: str = "cpu",
-) -> None:
-    """Read the runs and what is at hand beside the first, and write the page."""
+) -> Report:
+    """Read the runs and what is at hand beside the first, write the page, and give its content."""
     from clipmsa.cache.files import publish_text
     from clipmsa.fusion.evidence import find_evidence
     from clipmsa.fusion.page import render
@@ -65,10 +71,8 @@ def write_report(
     if clips is not None:
         shown = sum(row.thumbnail is not None for row in content.utterances)
         note("{}: pictures of {} of {} test utterances", clips, shown, len(content.utterances))
-    for gap in content.gaps:
-        note("{}", gap)
-    warn_untrained(content.untrained)
     note("{}: report on {}", out, ", ".join(part.name for part in content.runs))
+    return content
 
 
 def _thumbnails(clips: Path) -> Callable[[str, int], list[bytes]]:

@@ -16,6 +16,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from .metrics import Difference
+
 Floats = NDArray[np.float64]
 
 BLUE, ORANGE, TEAL = "#3b82f6", "#e0761a", "#129a8a"
@@ -36,15 +38,6 @@ class Chart:
     note: str
     figure: go.Figure
     height: int = 320
-
-
-@dataclass(frozen=True)
-class Change:
-    """A difference and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def plane(traces: Sequence[Any], x: str, y: str, legend: bool = False) -> go.Figure:
@@ -97,15 +90,30 @@ def signed_axis(figure: go.Figure) -> None:
     figure.update_xaxes(zeroline=True, zerolinewidth=2, tickformat="+.2f")
 
 
-def whiskers(changes: Sequence[Change]) -> dict[str, Any]:
+def whiskers(
+    middle: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> dict[str, Any]:
     """Intervals along x."""
     return {
         "type": "data",
-        "array": [change.high - change.value for change in changes],
-        "arrayminus": [change.value - change.low for change in changes],
+        "array": np.subtract(high, middle),
+        "arrayminus": np.subtract(middle, low),
         "color": _INK,
         "thickness": 1.5,
         "width": 4,
+    }
+
+
+def changes(found: Sequence[Difference]) -> dict[str, Any]:
+    """Differences along x, one below the other: places, intervals, and what hovering tells."""
+    mean, low, high, p = zip(*found, strict=True)
+    return {
+        "x": mean,
+        "y": list(range(len(found))),
+        "error_x": whiskers(mean, low, high),
+        "customdata": np.stack([low, high, p], axis=1),
+        "hovertemplate": "%{x:+.3f}, 95 % %{customdata[0]:+.3f} .. %{customdata[1]:+.3f}, "
+        "p = %{customdata[2]:.3f}<extra></extra>",
     }
 
 

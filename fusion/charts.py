@@ -17,9 +17,9 @@ from .chart import (
     SERIES,
     TEAL,
     TO_BLUE,
-    Change,
     Chart,
     Floats,
+    changes,
     colour_bar,
     hover_text,
     label_classes,
@@ -30,7 +30,7 @@ from .chart import (
     signed_axis,
     whiskers,
 )
-from .metrics import LOWER_IS_BETTER, METRICS
+from .metrics import LOWER_IS_BETTER, METRICS, Difference
 from .record import Curve, RunRecord
 
 
@@ -198,7 +198,7 @@ def comparison(records: Sequence[RunRecord], names: Sequence[str], key: str) -> 
         x=[score.mean for score in found],
         orientation="h",
         marker={"color": [BLUE, *[GREY] * (len(records) - 1)], "opacity": 0.75},
-        error_x=whiskers([Change(score.mean, *score.ci95) for score in found]),
+        error_x=whiskers(*zip(*((score.mean, *score.ci95) for score in found), strict=True)),
         customdata=[[score.std, *score.ci95] for score in found],
         hovertemplate="%{x:.3f} ± %{customdata[0]:.3f}, "
         "95 % %{customdata[1]:.3f} .. %{customdata[2]:.3f}<extra></extra>",
@@ -207,19 +207,11 @@ def comparison(records: Sequence[RunRecord], names: Sequence[str], key: str) -> 
     return Chart(METRICS[key], better, listed([bars], names), listed_height(names))
 
 
-def differences(names: Sequence[str], changes: Sequence[Change]) -> Chart:
+def differences(names: Sequence[str], found: Sequence[Difference]) -> Chart:
     """MAE of other runs minus that of the first."""
-    colours = [RED if c.low > 0 else TEAL if c.high < 0 else GREY for c in changes]
-    points = go.Scatter(
-        x=[change.value for change in changes],
-        y=list(range(len(names))),
-        mode="markers",
-        marker={"size": 10, "color": colours},
-        error_x=whiskers(changes),
-        customdata=[[change.low, change.high] for change in changes],
-        hovertemplate="%{x:+.3f}, 95 % %{customdata[0]:+.3f} .. %{customdata[1]:+.3f}"
-        "<extra></extra>",
-    )
+    colours = [RED if d.low > 0 else TEAL if d.high < 0 else GREY for d in found]
+    marker = {"size": 10, "color": colours}
+    points = go.Scatter(mode="markers", marker=marker, **changes(found))
     figure = listed([points], names)
     signed_axis(figure)
     return Chart(

@@ -13,18 +13,18 @@ from .chart import (
     ORANGE,
     RED,
     TEAL,
-    Change,
     Chart,
     Floats,
+    changes,
     colour_bar,
     label_classes,
     listed,
     plane,
     signed,
     signed_axis,
-    whiskers,
 )
 from .explain import CoAttentionMap
+from .metrics import Difference
 
 # Ticks of a map's scale, where 1 is as often as attending to all elements alike.
 _TIMES = (
@@ -39,19 +39,11 @@ _TIMES = (
 COLOURS = {"text": BLUE, "audio": ORANGE, "vision": TEAL}
 
 
-def withheld_mae(rises: Mapping[str, Change]) -> Chart:
+def withheld_mae(rises: Mapping[str, Difference]) -> Chart:
     """How much the test MAE rises when a modality is withheld."""
-    modalities, changes = list(rises), list(rises.values())
-    bars = go.Bar(
-        y=list(range(len(modalities))),
-        x=[change.value for change in changes],
-        orientation="h",
-        marker={"color": [COLOURS[modality] for modality in modalities], "opacity": 0.85},
-        error_x=whiskers(changes),
-        customdata=[[change.low, change.high] for change in changes],
-        hovertemplate="MAE %{x:+.3f}, 95 % %{customdata[0]:+.3f} .. %{customdata[1]:+.3f}"
-        "<extra></extra>",
-    )
+    modalities = list(rises)
+    marker = {"color": [COLOURS[modality] for modality in modalities], "opacity": 0.85}
+    bars = go.Bar(orientation="h", marker=marker, **changes(list(rises.values())))
     figure = listed([bars], modalities)
     signed_axis(figure)
     return Chart(

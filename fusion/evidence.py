@@ -59,8 +59,8 @@ def find_evidence(
             f"No modality contributions and attention: {', '.join(missing)} is not in {record.path}"
         )
         return Evidence(store, gaps=gaps)
-    loaded = [load_checkpoint(path, device) for path in checkpoints]
-    models = tuple(checkpoint.model for checkpoint in loaded)
+    loaded = [load_checkpoint(path) for path in checkpoints]
+    models = tuple(checkpoint.model(device) for checkpoint in loaded)
     if store is None:
         return Evidence(None, models, gaps=gaps)
     data = FeatureData(store, loaded[0].streams, torch.device(device))

@@ -20,9 +20,9 @@ from .config import MODALITIES
 from .data import FeatureData
 from .model import ClipMSA
 from .ragged import Ragged
+from .trainer import predict
 
 Floats = NDArray[np.float64]
-_BATCH = 256  # utterances at once
 _FRAMES = 32  # copies of one utterance at once, each without another frame
 
 
@@ -83,26 +83,13 @@ def without(streams: Mapping[str, Ragged], modality: str) -> dict[str, Ragged]:
     }
 
 
-@torch.inference_mode()
-def scores(model: ClipMSA, data: FeatureData, rows: Tensor, withheld: str | None = None) -> Floats:
-    """Scores of utterances (n,), all streams given or one modality withheld; in eval mode."""
-    parts = []
-    for part in torch.split(rows, _BATCH):
-        streams: Mapping[str, Ragged] = data.batch(part).streams
-        if withheld is not None:
-            streams = without(streams, withheld)
-        parts.append(model(streams).double().cpu())
-    out: Floats = torch.cat(parts).numpy()
-    return out
-
-
 def modality_contributions(
     models: Sequence[ClipMSA], data: FeatureData, rows: Tensor
 ) -> dict[str, Floats]:
     """By modality, the score minus the score with that modality withheld: (models, n) each."""
-    whole = np.stack([scores(model, data, rows) for model in models])
+    whole = np.stack([predict(model, data, rows) for model in models])
     return {
-        modality: whole - np.stack([scores(model, data, rows, modality) for model in models])
+        modality: whole - np.stack([predict(model, data, rows, [modality]) for model in models])
         for modality in MODALITIES
         if modality in models[0].projections
     }

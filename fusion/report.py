@@ -17,10 +17,10 @@ from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import SPLITS
 
 from . import charts, charts_explain
-from .chart import Change, Chart, percent
+from .chart import Chart, percent
 from .evidence import Evidence
 from .explain import co_attention_maps, frame_contributions, modality_contributions
-from .metrics import METRICS, bootstrap_differences
+from .metrics import METRICS, paired_differences
 from .record import RunRecord
 
 Floats = NDArray[np.float64]
@@ -206,27 +206,23 @@ def _comparison(records: Sequence[RunRecord], names: Sequence[str]) -> list[Char
         return []
     bars = [charts.comparison(records, names, key) for key in HEADLINE]
     first, *others = records
-    changes, compared = [], []
-    for name, other in zip(names[1:], others, strict=True):
-        if other.ids != first.ids or not np.array_equal(other.labels, first.labels):
-            continue  # tested on something else, so no utterance can be paired
-        interval = bootstrap_differences(other.scores, first.scores, first.labels)["mae"]
-        rise = other.score("mae").mean - first.score("mae").mean
-        changes.append(Change(rise, *interval))
-        compared.append(name)
-    return [*bars, charts.differences(compared, changes)] if compared else bars
+    found = {
+        name: paired_differences(other.scores, first.scores, first.labels)["mae"]
+        for name, other in zip(names[1:], others, strict=True)
+        # Tested on something else, no utterance can be paired.
+        if other.ids == first.ids and np.array_equal(other.labels, first.labels)
+    }
+    return [*bars, charts.differences(list(found), list(found.values()))] if found else bars
 
 
 def _contributions(record: RunRecord, moved: dict[str, Floats]) -> list[Chart]:
     if not moved:
         return []
     whole = record.scores
-    rises = {}
-    for modality, moves in moved.items():
-        less = whole - moves
-        mean = np.abs(less - record.labels).mean() - np.abs(whole - record.labels).mean()
-        interval = bootstrap_differences(less, whole, record.labels)["mae"]
-        rises[modality] = Change(float(mean), *interval)
+    rises = {
+        modality: paired_differences(whole - moves, whole, record.labels)["mae"]
+        for modality, moves in moved.items()
+    }
     means = {modality: moves.mean(axis=0) for modality, moves in moved.items()}
     return [
         charts_explain.withheld_mae(rises),

@@ -15,7 +15,18 @@ from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_demo_dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-VERBS = ("extract", "merge", "train", "ablate", "predict", "inspect", "verify", "weights", "demo")
+VERBS = (
+    "extract",
+    "merge",
+    "train",
+    "ablate",
+    "report",
+    "predict",
+    "inspect",
+    "verify",
+    "weights",
+    "demo",
+)
 
 
 @pytest.fixture
@@ -233,3 +244,7 @@ def test_the_demo_learns_something_and_says_that_encoders_are_untrained(cli, tmp
     metrics = json.loads((tmp_path / "demo" / "run" / "metrics.json").read_text())
     assert metrics["test"]["corr"]["mean"] > 0.4
     assert metrics["test"]["mae"]["mean"] < metrics["constant"]["mae"]
+    assert "demo/report.html: report on demo/run" in err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "Untrained encoders." in page
+    assert page.count("data:image/jpeg;base64,") >= 12  # a picture of every test utterance

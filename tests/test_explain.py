@@ -15,9 +15,9 @@ from clipmsa.fusion.explain import (
     co_attention_maps,
     frame_contributions,
     modality_contributions,
-    scores,
     without,
 )
+from clipmsa.fusion.trainer import predict
 from clipmsa.fusion.variants import find_variant
 
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32"]
@@ -122,7 +122,7 @@ def test_a_contribution_is_the_score_minus_the_score_without(store):
     rows = torch.arange(10)
     moved = modality_contributions([model, model], data, rows)
     assert set(moved) == {"text", "audio", "vision"}
-    whole, silent = scores(model, data, rows), scores(model, data, rows, "audio")
+    whole, silent = predict(model, data, rows), predict(model, data, rows, ["audio"])
     assert moved["audio"].shape == (2, 10)
     assert np.abs(whole - silent).min() > 1e-6
     np.testing.assert_allclose(moved["audio"][0], whole - silent, atol=1e-12)

@@ -28,6 +28,7 @@ ENCODER_LIBRARIES = {
     "av",
     "PIL",
 }
+PAGE_LIBRARIES = {"plotly", "jinja2"}
 
 
 def absolute_imports(source: Path) -> set[str]:
@@ -64,9 +65,10 @@ def test_docstring_examples_run(source):
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import clipmsa.cli.main", {"torch", "pandas", *ENCODER_LIBRARIES}),
+        ("import clipmsa.cli.main", {"torch", "pandas", *ENCODER_LIBRARIES, *PAGE_LIBRARIES}),
         ("import clipmsa.cache", {"torch", "pandas"}),
-        ("import clipmsa.fusion.runs", {"pandas", *ENCODER_LIBRARIES}),
+        ("import clipmsa.fusion.runs", {"pandas", *ENCODER_LIBRARIES, *PAGE_LIBRARIES}),
+        ("import clipmsa.fusion.report", ENCODER_LIBRARIES),
         ("import clipmsa.extract", {"torch", *ENCODER_LIBRARIES}),
     ],
 )

@@ -19,10 +19,10 @@ from plotly.offline import get_plotlyjs
 from clipmsa.cache.errors import RunError
 from clipmsa.cli.main import main
 from clipmsa.fusion import charts, charts_explain
-from clipmsa.fusion.chart import GREY, RED, TEAL, Change
+from clipmsa.fusion.chart import GREY, RED, TEAL
 from clipmsa.fusion.evidence import find_evidence
 from clipmsa.fusion.explain import CoAttentionMap
-from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.metrics import METRICS, Difference
 from clipmsa.fusion.page import render
 from clipmsa.fusion.record import RunRecord, read_run
 from clipmsa.fusion.report import Report, build_report
@@ -314,8 +314,12 @@ def test_residuals_count_every_utterance():
 
 
 def test_a_difference_is_coloured_only_where_its_interval_leaves_0_out():
-    changes = [Change(0.1, 0.05, 0.2), Change(-0.1, -0.2, -0.05), Change(0.1, -0.1, 0.3)]
-    points = charts.differences(["worse", "better", "alike"], changes).figure.data[0]
+    found = [
+        Difference(0.1, 0.05, 0.2, 0.01),
+        Difference(-0.1, -0.2, -0.05, 0.01),
+        Difference(0.1, -0.1, 0.3, 0.4),
+    ]
+    points = charts.differences(["worse", "better", "alike"], found).figure.data[0]
     assert points.marker.color == (RED, TEAL, GREY)
 
 
