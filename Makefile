@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: install demo test test-fast lint format bench bench-extract clean
+.PHONY: install demo test test-fast lint format bench bench-train bench-extract clean
 
 install: $(VENV)/installed
 
@@ -34,6 +34,9 @@ format: install
 
 bench: install  ## the co-attention unit against the equations as printed; prints JSON
 	$(BIN)/python benchmarks/bench_unit.py
+
+bench-train: install  ## training against plain implementations and the machine's peak
+	$(BIN)/python benchmarks/bench_train.py
 
 bench-extract: install  ## extract against its encoders alone and against a plain script
 	$(BIN)/python benchmarks/bench_extract.py

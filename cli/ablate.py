@@ -71,6 +71,7 @@ def ablate(
                 note("{}: finished before, not run again", run.path)
             for seed in numbers:
                 tally.ended((variant.name, seed))
+            advance(sum(tally.done.values()), tally.total, f"{variant.name} finished")
 
         results = run_all(
             store,

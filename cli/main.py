@@ -10,7 +10,20 @@ import typer
 
 from clipmsa.cache.errors import ClipmsaError
 
-from . import ablate, demo, extract, inspection, merge, predict, report, train, verify, weights
+from . import (
+    ablate,
+    demo,
+    evaluate,
+    extract,
+    inspection,
+    merge,
+    predict,
+    report,
+    train,
+    tune,
+    verify,
+    weights,
+)
 from .console import note
 
 # torch's threads (GNU OpenMP) spin while they wait for one another. On a machine that is busy with
@@ -28,6 +41,8 @@ app.command("extract")(extract.extract)
 app.command("merge")(merge.merge)
 app.command("train")(train.train)
 app.command("ablate")(ablate.ablate)
+app.command("tune")(tune.tune)
+app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("inspect")(inspection.inspect)

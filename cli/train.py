@@ -37,6 +37,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    without: Annotated[
+        str | None, typer.Option(help="Modalities to leave out: text,audio,vision.")
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Show the run in tensorboard, wandb or mlflow, as it goes.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     workers: Annotated[
         int | None,
@@ -51,7 +57,7 @@ def train(
     """
     from clipmsa.cache import FeatureStore
     from clipmsa.fusion.config import RunConfig, configured
-    from clipmsa.fusion.variants import find_variant
+    from clipmsa.fusion.variants import find_variant, left_out
 
     numbers = parse_seeds(seeds)
     run_config = configured(RunConfig(), config)
@@ -59,10 +65,12 @@ def train(
         run_config = find_variant(variant).applied(run_config)
     settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     run_config = configured(run_config, settings=settings)
+    if without is not None:
+        run_config = left_out(run_config, without.split(","))
     store = FeatureStore(features)
     full = run_config.variant == "full"
     name = features.stem if full else f"{features.stem}-{run_config.variant}"
-    run_train(store, run_config, out or Path("runs") / name, numbers, device, workers)
+    run_train(store, run_config, out or Path("runs") / name, numbers, device, workers, track)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -109,11 +117,14 @@ def run_train(
     seeds: list[int],
     device: str,
     workers: int | None = None,
+    track: str | None = None,
 ) -> Run:
     """Train with a progress bar, then print the table of test metrics."""
     from clipmsa.fusion.outcome import Epoch
     from clipmsa.fusion.runs import run
+    from clipmsa.fusion.tracking import Tracking
 
+    tracking = Tracking(track, folder, config) if track else None
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
     tally = EpochTally(len(seeds), config.training.epochs)
     with progress("train", "epochs") as advance:
@@ -121,6 +132,8 @@ def run_train(
         def on_epoch(epoch: Epoch) -> None:
             detail = f"seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
             advance(tally.count(epoch.seed, epoch.epoch), tally.total, detail)
+            if tracking is not None:
+                tracking.on_epoch(epoch)
 
         result = run(
             store,
@@ -131,6 +144,8 @@ def run_train(
             on_epoch,
             workers=workers or default_workers(device),
         )
+    if tracking is not None:
+        tracking.finish(result)
     for outcome in result.outcomes:
         how = f"stopped after epoch {len(outcome.history)}, best {outcome.best_epoch}"
         found = "" if result.fresh else " (finished before, not trained again)"
@@ -156,13 +171,13 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         low, high = row["ci95"]
         table.add_row(
             words,
-            f"{_number(row['mean'])} ± {_number(row['std'])}",
-            f"{_number(low)} .. {_number(high)}",
-            _number(metrics["constant"][key]),
-            *map(_number, row["per_seed"]),
+            f"{number(row['mean'])} ± {number(row['std'])}",
+            f"{number(low)} .. {number(high)}",
+            number(metrics["constant"][key]),
+            *map(number, row["per_seed"]),
         )
     out.print(table)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -160,14 +160,44 @@ def configured(
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: write key=value, as in --set d=64")
-        values = {key.strip(): _parsed(text.strip())}
-        table = "model" if key.strip() in get_type_hints(ModelConfig) else "training"
-        where = f"--set {setting}"
-        if table == "model":
-            config = replace(config, model=changed(config.model, values, where))
-        else:
-            config = replace(config, training=changed(config.training, values, where))
+        config = with_values(config, {key.strip(): _parsed(text.strip())}, f"--set {setting}")
     return config
+
+
+def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> RunConfig:
+    """`config` with settings of the model or of the training put in, by name.
+
+    Raises:
+        ConfigError: no such setting, or a value of another type; `where` says where it came from.
+    """
+    of_model = get_type_hints(ModelConfig).keys()
+    model = {key: value for key, value in values.items() if key in of_model}
+    training = {key: value for key, value in values.items() if key not in of_model}
+    return replace(
+        config,
+        model=changed(config.model, model, where),
+        training=changed(config.training, training, where),
+    )
+
+
+def as_plain(config: RunConfig) -> dict[str, Any]:
+    """A configuration as TOML and JSON have it: tables and lists; `configured` reads it back."""
+    return {
+        "variant": config.variant,
+        "model": _plain(asdict(config.model)),
+        "training": _plain(asdict(config.training)),
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _plain(value)
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in values.items()
+    }
 
 
 def _parsed(text: str) -> Any:

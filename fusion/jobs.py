@@ -44,6 +44,7 @@ class Job:
     seed: int
     folder: Path
     device: str = "cpu"
+    splits: tuple[str, ...] = ("valid", "test")  # to be predicted in the end
 
     @property
     def path(self) -> Path:
@@ -68,7 +69,7 @@ class Job:
         except CheckpointError:
             return None
         same = (found.config, found.seed, found.data) == (self.config, self.seed, digest)
-        return found if same else None
+        return found if same and found.outcome.predictions.keys() >= set(self.splits) else None
 
 
 OnEpoch = Callable[[Job, Epoch], None]
@@ -78,9 +79,11 @@ OnDone = Callable[[Job], None]
 def train_job(job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> None:
     """Train, and write the checkpoint; go on from where an interrupted attempt was."""
     data = job.data()
+    if job.finished(data.digest) is not None:
+        return
     progress = job.folder / f".progress-{job.seed}.pt"
     with _one_thread():
-        outcome = train_seed(data, job.config, job.seed, on_epoch, progress)
+        outcome = train_seed(data, job.config, job.seed, on_epoch, progress, job.splits)
     save_checkpoint(job.path, job.config, data.roles, data.digest, outcome)
     progress.unlink(missing_ok=True)
 

@@ -86,6 +86,24 @@ def bootstrap_intervals(
     return {key: _interval(values, (1 - level) / 2) for key, values in samples.items()}
 
 
+def summary(preds: Floats, truth: Floats) -> dict[str, dict[str, Any]]:
+    """By metric: mean and standard deviation over seeds, each seed's, 95 % bootstrap interval.
+
+    `preds` is (seeds, n), `truth` (n,). The deviation is the population's, as in MMSA's tables.
+    """
+    intervals = bootstrap_intervals(preds, truth)
+    per_seed = batched_metrics(preds, truth)
+    return {
+        key: {
+            "mean": float(per_seed[key].mean()),
+            "std": float(per_seed[key].std()),
+            "per_seed": per_seed[key].tolist(),
+            "ci95": list(intervals[key]),
+        }
+        for key in METRICS
+    }
+
+
 class Difference(NamedTuple):
     """How much higher a metric is for one model than for another, over the same utterances."""
 

@@ -35,6 +35,11 @@ class Outcome:
     predictions: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # by split
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # by split
 
+    @property
+    def valid_mae(self) -> float:
+        """The lowest validation MAE of all epochs, that of the best."""
+        return min(epoch.valid_mae for epoch in self.history)
+
     def as_plain(self) -> dict[str, Any]:
         """Tensors, numbers and containers alone, as a checkpoint holds them."""
         return {

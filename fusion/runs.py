@@ -22,10 +22,10 @@ from clipmsa.cache import FeatureStore
 from clipmsa.cache.files import publish_text
 
 from .checkpoint import load_checkpoint
-from .config import RunConfig
+from .config import RunConfig, as_plain
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
-from .metrics import METRICS, bootstrap_intervals, regression_metrics
+from .metrics import regression_metrics, summary
 from .outcome import Epoch, Outcome
 
 SEEDS = (1111, 1112, 1113)
@@ -99,7 +99,7 @@ def run_many(
         if missing:
             out.mkdir(parents=True, exist_ok=True)
             (out / "metrics.json").unlink(missing_ok=True)  # it marks a run that is complete
-            publish_text(out / "config.toml", tomli_w.dumps(_plain(asdict(config))))
+            publish_text(out / "config.toml", tomli_w.dumps(as_plain(config)))
         else:
             on_run(_complete(store, config, out, seeds, fresh=False))
 
@@ -153,20 +153,8 @@ def constant_baseline(data: FeatureData) -> dict[str, float]:
 
 
 def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
-    """Mean, standard deviation (over seeds, population, as MMSA reports it) and interval."""
     truth = data.labels[data.labelled_rows(split)].double().numpy()
-    scores = np.stack([outcome.predictions[split] for outcome in outcomes])
-    intervals = bootstrap_intervals(scores, truth)
-    summary = {}
-    for key in METRICS:
-        per_seed = [outcome.metrics[split][key] for outcome in outcomes]
-        summary[key] = {
-            "mean": float(np.mean(per_seed)),
-            "std": float(np.std(per_seed)),
-            "per_seed": per_seed,
-            "ci95": list(intervals[key]),
-        }
-    return summary
+    return summary(np.stack([outcome.predictions[split] for outcome in outcomes]), truth)
 
 
 def _write_history(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -192,18 +180,6 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Tuples as lists and mappings as dicts, for TOML."""
-    return {
-        key: _plain(value)
-        if isinstance(value, Mapping)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for key, value in config.items()
-    }
 
 
 def _json_numbers(value: Any) -> Any:

@@ -35,8 +35,9 @@ def train_seed(
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     progress: Path | None = None,
+    splits: Sequence[str] = ("valid", "test"),
 ) -> Outcome:
-    """Train on split train, choose the epoch on valid, predict valid and test once.
+    """Train on split train, choose the epoch on valid, then predict `splits` once.
 
     The same seed on the same machine with the same number of threads gives the same bits: it sets
     initialisation, dropout and the order of batches. So does a training that is interrupted and
@@ -46,7 +47,7 @@ def train_seed(
         TrainingError: a loss or prediction is not a number (the message names the utterance), or
             a split has no labelled utterance.
     """
-    rows = {split: data.labelled_rows(split) for split in ("train", "valid", "test")}
+    rows = {split: data.labelled_rows(split) for split in ("train", "valid", *splits)}
     if len(rows["train"]) < 2:
         raise TrainingError(f"{data.store.path}: BatchNorm needs two training utterances, has one")
     training = _Training(data, config, seed)
@@ -65,7 +66,7 @@ def train_seed(
 
     training.model.load_state_dict(training.best_state)
     outcome = Outcome(seed, training.best_epoch, training.best_state, training.history)
-    for split in ("valid", "test"):
+    for split in splits:
         scores = predict(training.model, data, rows[split])
         outcome.predictions[split] = scores
         outcome.metrics[split] = regression_metrics(scores, data.labels[rows[split]].numpy())

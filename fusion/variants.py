@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipmsa.cache.errors import ConfigError
 
-from .config import ModelConfig, RunConfig, changed, read_toml
+from .config import MODALITIES, ROLES, ModelConfig, RunConfig, changed, read_toml
 
 _TABLE2 = Path(__file__).with_name("variants.toml")
 
@@ -62,6 +63,22 @@ def find_variant(name: str) -> Variant:
     known = ", ".join(variant.name for variant in candidates)
     hint = f"write {path}:NAME" if path.endswith(".toml") and not colon else "or give a TOML file"
     raise ConfigError(f"no variant '{wanted}'; there are {known}; {hint}")
+
+
+def left_out(config: RunConfig, modalities: Sequence[str]) -> RunConfig:
+    """A configuration without any stream of some modalities; the name says so.
+
+    Raises:
+        ConfigError: no such modality.
+    """
+    names = [name.strip() for name in modalities]
+    for name in names:
+        if name not in MODALITIES:
+            raise ConfigError(f"--without {name}: must be one of {', '.join(MODALITIES)}")
+    roles = [role for role in ROLES if role.partition("/")[0] in names]
+    drop = tuple(dict.fromkeys([*config.model.drop, *roles]))
+    variant = f"{config.variant}-without-{'-'.join(names)}"
+    return replace(config, variant=variant, model=replace(config.model, drop=drop))
 
 
 def _variant(path: Path, name: str, table: Any) -> Variant:

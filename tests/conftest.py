@@ -116,7 +116,7 @@ def hostile_run(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plant() -> Callable[..., float]:
     """`write_planted_store`, for test files, which cannot import one another."""
     return write_planted_store

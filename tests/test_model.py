@@ -22,7 +22,7 @@ from clipmsa.fusion.branches import (
 from clipmsa.fusion.config import ModelConfig, RunConfig, changed, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.ragged import Ragged
-from clipmsa.fusion.variants import find_variant, table2
+from clipmsa.fusion.variants import find_variant, left_out, table2
 
 SMALL = ModelConfig(d=16, heads=4, d_ff=32, transformer_ff=32, predictor_hidden=8)
 LENGTHS = [3, 0, 7, 1]
@@ -210,6 +210,16 @@ def test_without_coattention_the_predictor_sees_the_concatenation(planted):
 def test_orders_differ_in_who_meets_first():
     assert find_variant("order-atv").model.order == ("audio", "text", "vision")
     assert find_variant("order-vta").model.order == ("vision", "text", "audio")
+
+
+def test_modalities_can_be_left_out():
+    config = left_out(find_variant("no-clip-t").applied(RunConfig()), ["audio", "vision"])
+    assert config.variant == "no-clip-t-without-audio-vision"
+    assert set(config.model.drop) == {
+        "text/clip", "audio/own", "audio/clip", "vision/own", "vision/clip",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="--without smell: must be one of text, audio, vision"):
+        left_out(RunConfig(), ["smell"])
 
 
 def test_two_streams_of_one_role_need_a_choice(planted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.outcome import Epoch
 from clipmsa.fusion.ragged import Ragged
-from clipmsa.fusion.runs import run
+from clipmsa.fusion.runs import run, run_many
 from clipmsa.fusion.trainer import batches, predict, train_seed, withhold_at_random
 from clipmsa.fusion.variants import find_variant
 
@@ -214,6 +215,27 @@ def test_seeds_side_by_side_give_what_they_give_alone(store, tmp_path):
     alone = run(store, config, tmp_path / "alone", [3])
     assert (apart.outcomes[2].predictions["test"] == alone.outcomes[0].predictions["test"]).all()
     assert apart.outcomes[2].history == alone.outcomes[0].history
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_seeds_on_ray_give_what_they_give_here(store, path, tmp_path):
+    ray = pytest.importorskip("ray")
+    config, out = small("epochs=2"), tmp_path / "ray"
+    runs: list = []
+    try:
+        run_many(store, [(config, out)], [1, 2], engine="ray", on_run=runs.append)
+        damaged = Path(shutil.copy(path, tmp_path / "damaged.h5"))
+        with h5py.File(damaged, "r+") as file:
+            file["streams/albert/values"][3] = np.nan
+        with pytest.raises(TrainingError, match="stream 'albert' of utterance"):
+            run_many(FeatureStore(damaged), [(config, tmp_path / "bad")], [1], engine="ray")
+    finally:
+        ray.shutdown()
+    here = run(store, config, tmp_path / "here", [1, 2])
+    for there, ours in zip(runs[0].outcomes, here.outcomes, strict=True):
+        assert there.history == ours.history
+        assert (there.predictions["test"] == ours.predictions["test"]).all()
 
 
 @pytest.mark.slow

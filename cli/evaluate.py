@@ -1,0 +1,97 @@
+"""`clipmsa evaluate`: a trained run on a feature store -> metrics, on subsets too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import note, out, pick_device, warn_untrained
+from .train import number
+
+if TYPE_CHECKING:
+    from clipmsa.fusion.evaluation import Evaluation
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one model-SEED.pt.")],
+    features: Annotated[Path, typer.Option(help="The feature store.")],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    by: Annotated[
+        str | None, typer.Option(help="Subsets as well, separated by commas: speaker,length,face.")
+    ] = None,
+    without: Annotated[
+        str | None, typer.Option(help="Modalities taken as missing: text,audio,vision.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="A CSV file to write, one row an utterance.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Score a split of a store by a trained run, and print its metrics.
+
+    The store's features must have been made as those that the run was trained on.
+
+    Example: clipmsa evaluate runs/mosi --features cache/mosi.h5 --by length,face
+    """
+    from clipmsa.cache import FeatureStore
+    from clipmsa.cache.files import publish_text
+    from clipmsa.fusion.checkpoint import load_run
+    from clipmsa.fusion.evaluation import evaluate as score
+
+    store = FeatureStore(features)
+    withheld = _words(without)
+    checkpoints = load_run(run)
+    evaluation = score(checkpoints, store, split, withheld, pick_device(device))
+    groups = {name: evaluation.subsets(name) for name in _words(by)}
+    if predictions is not None:
+        publish_text(predictions, evaluation.table().to_csv(index=False, lineterminator="\n"))
+        note("{}: {} utterances", predictions, len(evaluation.rows))
+    title = f"{split}{', without ' + ', '.join(withheld) if withheld else ''}"
+    rows = list(_rows(evaluation, title, groups))
+    if as_json:
+        keys = ("subset", "utterances", "metrics")
+        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+    else:
+        _print(rows, len(evaluation.seeds))
+    untrained = {spec.name for c in checkpoints for spec in c.streams.values() if spec.untrained}
+    warn_untrained(sorted(untrained))
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",")] if text else []
+
+
+def _rows(evaluation: Evaluation, title: str, groups: dict[str, dict[str, Any]]) -> Any:
+    """(subset, utterances with a label, metrics) for the whole split, then for each subset."""
+    known = evaluation.labels == evaluation.labels
+    yield title, int(known.sum()), evaluation.metrics()
+    for name, subsets in groups.items():
+        for group, mask in subsets.items():
+            count = int((mask & known).sum())
+            if count:
+                yield f"{name}: {group}", count, evaluation.metrics(mask)
+
+
+def _print(rows: list[Any], seeds: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from clipmsa.fusion.metrics import METRICS
+
+    table = Table(title=f"mean over {seeds} seed{'s' if seeds > 1 else ''}, [95 % interval]")
+    table.add_column("subset")
+    table.add_column("n", justify="right")
+    for words in METRICS.values():
+        table.add_column(words, justify="right")
+    for subset, count, metrics in rows:
+        cells = [
+            f"{number(metrics[key]['mean'])}\n"
+            f"[dim]{number(metrics[key]['ci95'][0])} .. {number(metrics[key]['ci95'][1])}[/]"
+            for key in METRICS
+        ]
+        table.add_row(escape(subset), str(count), *cells)
+    out.print(table)
