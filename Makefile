@@ -26,7 +26,7 @@ lint: install  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p clipmsa
-	$(BIN)/mypy tests benchmarks
+	$(BIN)/mypy tests benchmarks examples
 
 format: install
 	$(BIN)/ruff check --fix .

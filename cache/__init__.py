@@ -1,6 +1,15 @@
 """The feature store: all that passes between ``extract`` and ``fusion`` (contract: FORMAT.md)."""
 
+from .pooled import pooled
 from .store import FeatureStore, Stream, StreamSpec, Utterance
 from .writer import StreamColumn, write_store
 
-__all__ = ["FeatureStore", "Stream", "StreamColumn", "StreamSpec", "Utterance", "write_store"]
+__all__ = [
+    "FeatureStore",
+    "Stream",
+    "StreamColumn",
+    "StreamSpec",
+    "Utterance",
+    "pooled",
+    "write_store",
+]

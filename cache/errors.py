@@ -11,6 +11,10 @@ class TableError(ClipmsaError):
     """A label table or manifest is not usable; names the file and the row."""
 
 
+class ExchangeError(ClipmsaError):
+    """A file of another program is not usable; names the file and what is wrong in it."""
+
+
 class MediaError(ClipmsaError):
     """A clip cannot be decoded."""
 

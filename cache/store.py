@@ -100,6 +100,7 @@ class Stream:
     spec: StreamSpec
     offsets: NDArray[np.int64]
     path: Path
+    dtype: np.dtype[Any]
 
     @cached_property
     def values(self) -> NDArray[Any]:
@@ -332,7 +333,7 @@ class FeatureStore:
                 f"{where}/offsets: level is 'utterance', yet '{self.ids[row]}' has "
                 f"{offsets[row + 1] - offsets[row]} rows"
             )
-        return Stream(spec, offsets, self.path)
+        return Stream(spec, offsets, self.path, values.dtype.newbyteorder("="))
 
     def _read_failures(self, file: h5py.File) -> list[Failure]:
         if "failures" not in file:

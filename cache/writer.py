@@ -31,11 +31,19 @@ _PAGE = 4096  # values start on a page, so that they can be memory-mapped well
 
 
 class StreamColumn(NamedTuple):
-    """One stream to write: rows per utterance (n,), and the rows (T, D) in that order."""
+    """One stream to write: rows per utterance (n,), and the rows (T, D) in that order.
+
+    They are stored as `dtype`, float16 or float32; by default as `storage_dtype` says.
+    """
 
     spec: StreamSpec
     lengths: NDArray[np.int64]
     rows: Iterable[NDArray[Any]]
+    dtype: np.dtype[Any] | None = None
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        return self.dtype or storage_dtype(self.spec.level)
 
 
 def storage_dtype(level: str) -> np.dtype[Any]:
@@ -92,7 +100,7 @@ def _reserve(path: Path, utterances: Sequence[Utterance], columns: Sequence[Stre
     size = 0
     for column in columns:
         rows = int(np.sum(column.lengths))
-        size += rows * column.spec.dim * storage_dtype(column.spec.level).itemsize
+        size += rows * column.spec.dim * column.stored.itemsize
         size += 8 * (len(column.lengths) + 1) + 2 * _PAGE
     for key in ("id", "video_id", "clip_id", "split", "text"):
         longest = max([1, *(len(getattr(u, key).encode(errors="replace")) for u in utterances)])
@@ -149,7 +157,7 @@ def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
     group.attrs["config"] = canonical_json(spec.config)
     offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)
     group["offsets"] = offsets
-    dtype = storage_dtype(spec.level)
+    dtype = column.stored
     values = group.create_dataset("values", (int(offsets[-1]), spec.dim), dtype)
     written, digest = 0, hashlib.sha256()
     for block in _blocks(column.rows, spec):

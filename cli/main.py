@@ -14,6 +14,7 @@ from . import (
     ablate,
     demo,
     evaluate,
+    exchange,
     extract,
     inspection,
     merge,
@@ -47,6 +48,8 @@ app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("inspect")(inspection.inspect)
 app.command("verify")(verify.verify)
+app.command("import")(exchange.import_)
+app.command("export")(exchange.export)
 app.command("weights")(weights.weights)
 app.command("demo")(demo.demo)
 

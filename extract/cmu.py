@@ -143,6 +143,26 @@ def read_mosei(root: Path) -> Manifest:
     return _manifest(root, "mosei", clips, media, gaps)
 
 
+def read_csd(labels: Path) -> Manifest:
+    """The labelled intervals of CMU's label csd, of which no clip is at hand; without splits.
+
+    Clips are numbered as CMU's are: MOSI's from 1, MOSEI's from 0, in the csd's order.
+
+    Raises:
+        ExchangeError: not a computational sequence.
+    """
+    dataset = "mosei" if "mosei" in labels.name.lower() else "mosi"
+    clips, removed = [], []
+    for video, segments in _segments(labels).items():
+        for number, segment in enumerate(segments, 0 if dataset == "mosei" else 1):
+            clip = Clip(_utterance((video, str(number)), "", segment), labels)
+            if segment.empty:
+                removed.append(clip.utterance.id)
+            else:
+                clips.append(clip)
+    return Manifest(dataset, clips, f"computational sequence {labels}", gaps={_EMPTY: removed})
+
+
 class _Media:
     """Where the clips of a raw folder are: parts of full videos, or else files of their own."""
 

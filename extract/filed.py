@@ -33,6 +33,7 @@ class Filed:
     def __init__(self, sources: Iterable[FeatureStore], wanted: Mapping[str, str]) -> None:
         self.specs: dict[str, StreamSpec] = {}
         self.failures: dict[str, Failure] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
         self._where: dict[str, dict[str, tuple[Stream, FeatureStore, int]]] = {
             name: {} for name in wanted
         }
@@ -47,6 +48,7 @@ class Filed:
             for name, stream in store.streams.items():
                 if name in wanted and stream.spec.fingerprint == wanted[name]:
                     self.specs.setdefault(name, stream.spec)
+                    self._dtypes.setdefault(name, stream.dtype)
                     for id_, row in store.index.items():
                         self._where[name].setdefault(id_, (stream, store, row))
 
@@ -109,4 +111,6 @@ class Filed:
             if open_ is not None:
                 open_.release()
 
-        return StreamColumn(self.specs[name], np.array(lengths, np.int64), rows())
+        return StreamColumn(
+            self.specs[name], np.array(lengths, np.int64), rows(), self._dtypes[name]
+        )

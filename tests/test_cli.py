@@ -24,6 +24,8 @@ VERBS = (
     "predict",
     "inspect",
     "verify",
+    "import",
+    "export",
     "weights",
     "demo",
 )

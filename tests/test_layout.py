@@ -49,7 +49,7 @@ def test_a_folder_imports_only_what_it_may(folder):
         assert ours & ALLOWED.keys() <= ALLOWED[folder], source
 
 
-@pytest.mark.parametrize("folder", [*ALLOWED, "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", [*ALLOWED, "tests", "benchmarks", "examples"])
 def test_folders_are_imported_under_clipmsa(folder):
     for source in (ROOT / folder).rglob("*.py"):
         tops = {name.split(".")[0] for name in absolute_imports(source)}

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import MediaError, TableError
+from clipmsa.cache.errors import ExchangeError, MediaError, TableError
 from clipmsa.extract import encoder, media, plan, profiles
 from clipmsa.extract.decode import decode
 from clipmsa.extract.encoder import Encoder
@@ -423,7 +423,7 @@ def test_mosei_s_segmented_files_are_taken_where_a_full_video_is_missing(films, 
 def test_mosei_without_its_csd_says_where_labels_are(tmp_path):
     root = raw_mosei(tmp_path, {"a": ["a___0___0.0___1.0___x"]}, {})
     (root / "CMU_MOSEI_Labels.csd").write_bytes(b"not HDF5")
-    with pytest.raises(TableError, match=r"CMU_MOSEI_Labels\.csd: not a readable HDF5 file"):
+    with pytest.raises(ExchangeError, match=r"CMU_MOSEI_Labels\.csd: not a readable HDF5 file"):
         read_dataset("mosei", root)
     (root / "CMU_MOSEI_Labels.csd").unlink()
     with pytest.raises(TableError, match=r"MOSEI's are in CMU_MOSEI_Labels\.csd alone"):
@@ -435,7 +435,9 @@ def test_a_damaged_csd_names_the_video(tmp_path):
     with h5py.File(root / "CMU_MOSEI_Labels.csd", "a") as file:
         del file["All Labels/data/a/intervals"]
         file["All Labels/data/a/intervals"] = np.zeros((3, 2))
-    with pytest.raises(TableError, match=r"video 'a' has 1 rows and intervals of shape \(3, 2\)"):
+    with pytest.raises(
+        ExchangeError, match=r"video 'a' has 1 rows and intervals of shape \(3, 2\)"
+    ):
         read_dataset("mosei", root)
 
 

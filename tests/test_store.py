@@ -134,7 +134,7 @@ def test_what_is_written_is_what_is_read(listed, failed, data):
         assert repr(opened.utterance(row)) == repr(wanted)  # repr: NaN is itself, -0.0 is not 0.0
     assert opened.failed == failures
     assert opened.streams.keys() == {"words", "frames", "é ü"}
-    for spec, lengths, rows in columns:
+    for spec, lengths, rows, _ in columns:
         stream = opened.streams[spec.name]
         assert stream.spec == spec
         assert stream.lengths.tolist() == lengths.tolist()

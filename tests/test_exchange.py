@@ -1,0 +1,484 @@
+"""Other programs' features in and out: MMSA's pickles, CMU's csd files, Parquet, scikit-learn."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, pooled, write_store
+from clipmsa.cache.errors import ClipmsaError, ExchangeError
+from clipmsa.cache.mmsa import bert_tokens, export_mmsa, import_mmsa, streams_for_mmsa
+from clipmsa.cache.store import SPLITS
+from clipmsa.cache.unpickle import load_plain
+from clipmsa.cache.verify import verify_store
+from clipmsa.cli.main import main
+
+ROOT = Path(__file__).parent.parent
+TEXT, AUDIO, VISION = 6, 5, 3  # columns; 768, 5 and 20 in MMSA's files of MOSI
+
+
+def part(n: int, seed: int, *, aligned: bool) -> dict[str, Any]:
+    """A split as MMSA distributes it: padded at the end, with the lengths beside it."""
+    rng = np.random.default_rng(seed)
+    longest = {"text": 8, "audio": 8 if aligned else 12, "vision": 8 if aligned else 10}
+    lengths = {name: rng.integers(2, size + 1, n) for name, size in longest.items()}
+    if aligned:
+        lengths = dict.fromkeys(longest, lengths["text"])
+    arrays = {
+        name: rng.normal(1, 0.2, (n, longest[name], width)).astype(np.float32)
+        for name, width in (("text", TEXT), ("audio", AUDIO), ("vision", VISION))
+    }
+    for name, array in arrays.items():
+        for i, length in enumerate(lengths[name]):
+            array[i, length:] = 0
+    mask = np.arange(8) < lengths["text"][:, None]
+    tokens = np.stack([np.where(mask, 101, 0), mask, np.zeros((n, 8))], axis=1).astype(np.int64)
+    labels = np.array([-1.2, 0.0, 2.4] * n, np.float32)[:n]
+    given = {
+        "raw_text": np.array([f"words {seed} {i}" for i in range(n)]),
+        "id": np.array([f"vid{seed}_$_${i}" for i in range(n)]),
+        **arrays,
+        "text_bert": tokens,
+        "annotations": np.array(["Negative", "Neutral", "Positive"] * n)[:n],
+        "classification_labels": np.array([0, 1, 2] * n)[:n],
+        "regression_labels": labels,
+    }
+    if not aligned:
+        given |= {f"{name}_lengths": lengths[name].tolist() for name in ("audio", "vision")}
+    return given
+
+
+def mmsa_content(*, aligned: bool = False) -> dict[str, Any]:
+    counts = zip(SPLITS, (7, 4, 5), strict=True)
+    return {split: part(n, n, aligned=aligned) for split, n in counts}
+
+
+def dump(path: Path, content: Any, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol))
+    return path
+
+
+# ---- From MMSA.
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_mmsa_s_padding_is_taken_off(tmp_path, aligned):
+    content = mmsa_content(aligned=aligned)
+    source = dump(tmp_path / "mosi.pkl", content)
+    assert import_mmsa(source, tmp_path / "s.h5") == (16, [])
+    store = FeatureStore(tmp_path / "s.h5")
+    assert store.splits == ["train"] * 7 + ["valid"] * 4 + ["test"] * 5
+    assert (store.video_ids[8], store.clip_ids[8], store.texts[8]) == ("vid4_", "1", "words 4 1")
+    assert store.labels[:3].tolist() == pytest.approx([-1.2, 0.0, 2.4])
+    row = 0
+    for split in SPLITS:
+        given = content[split]
+        mask = given["text_bert"][:, 1].sum(axis=1)
+        for i in range(len(given["id"])):
+            for name, stream in store.streams.items():
+                length = mask[i] if aligned or name == "text" else given[f"{name}_lengths"][i]
+                assert np.array_equal(stream[row], given[name][i, :length])
+            row += 1
+    for name, stream in store.streams.items():
+        assert (stream.spec.modality, stream.spec.branch, stream.spec.level) == (
+            name,
+            "own",
+            "sequence",
+        )
+        assert stream.values.dtype == np.float32
+    assert verify_store(store.path) == ([], [])
+
+
+def test_values_that_are_not_finite_and_missing_modalities_are_counted(tmp_path):
+    content = mmsa_content()
+    content["train"]["audio"][0, 0, 1] = -np.inf
+    content["valid"]["audio"][1, 1] = np.nan
+    content["test"]["vision"][2] = 0  # MMSA states a length of 1 for nothing
+    content["test"]["vision_lengths"][2] = 1
+    imported = import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "s.h5")
+    assert imported.notes == [
+        "audio: 6 values that were not finite are 0 now, as MMSA reads them",
+        "vision: 1 utterances have nothing but zeros and now no rows: it is missing",
+    ]
+    store = FeatureStore(tmp_path / "s.h5")
+    assert store.streams["audio"][0][0, 1] == 0
+    assert store.streams["vision"].lengths[13] == 0
+
+
+def test_a_pickle_of_mmsa_fet_is_read(tmp_path):
+    """Float64, lists, bytes, no token ids, a configuration beside the splits."""
+    content = mmsa_content()
+    for split in SPLITS:
+        given = content[split]
+        given["id"] = [id_.encode() for id_ in given["id"]]
+        given["raw_text"] = given["raw_text"].tolist()
+        given["text"] = given["text"].astype(np.float64)
+        del given["text_bert"], given["annotations"], given["classification_labels"]
+    content["config"] = {"audio": {"tool": "librosa", "args": [16000, None, True]}}
+    import_mmsa(dump(tmp_path / "fet.pkl", content), tmp_path / "s.h5")
+    store = FeatureStore(tmp_path / "s.h5")
+    assert store.ids[0] == "vid7_$_$0"
+    filled = [int((rows != 0).any(axis=1).sum()) for rows in content["train"]["text"]]
+    assert store.streams["text"].lengths[:7].tolist() == filled
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"], ids=["NumPy 1", "NumPy 2"])
+def test_pickles_of_every_age_are_read(tmp_path, protocol, core):
+    content = OrderedDict(
+        a=np.arange(6.0).reshape(2, 3), b=np.float32(1.5), c=np.array(["x", None], object)
+    )
+    written = pickle.dumps(content, protocol)
+    if core == b"numpy.core":
+        if protocol >= 4:  # there a name has its length before it, and all a frame around it
+            written = written[:2] + written[11:]
+            for name in (b"numpy._core.multiarray", b"numpy._core.numeric"):
+                written = written.replace(bytes([len(name)]) + name, bytes([len(name) - 1]) + name)
+        written = written.replace(b"numpy._core", core)
+        assert b"_core" not in written
+    (tmp_path / "old.pkl").write_bytes(written)
+    read = load_plain(tmp_path / "old.pkl")
+    assert read["a"].tolist() == content["a"].tolist()
+    assert (read["b"], read["c"].tolist()) == (1.5, ["x", None])
+
+
+class Evil:
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("evil", "named"),
+    [
+        (lambda path: Evil(os.mkdir, str(path)), "mkdir"),
+        (lambda path: Evil(eval, f"__import__('os').mkdir({str(path)!r})"), "builtins.eval"),
+        (lambda path: np.array([Evil(os.mkdir, str(path))], object), "mkdir"),
+        (lambda path: Evil(getattr, "x", "y"), "builtins.getattr"),
+        (lambda path: pd.DataFrame({"a": [1]}), "pandas"),
+        (lambda path: Path("x"), "pathlib"),
+        (lambda path: np.load, "numpy"),
+    ],
+    ids=["a command", "an expression", "in an array", "getattr", "a frame", "a path", "np.load"],
+)
+def test_a_pickle_that_names_anything_else_is_refused_by_name_and_not_run(tmp_path, evil, named):
+    content = {"train": {"text": evil(tmp_path / "executed")}}
+    with pytest.raises(ExchangeError, match=named) as caught:
+        load_plain(dump(tmp_path / "evil.pkl", content))
+    assert "it is not loaded" in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+FAULTS = {
+    "no splits": (
+        lambda c: [c.update(data=c.pop(split)) for split in SPLITS],
+        "must hold dicts train, valid, test; it holds data",
+    ),
+    "no dicts": (lambda c: c.update(valid=[1]), "must hold dicts train, valid, test"),
+    "no ids": (lambda c: c["valid"].pop("id"), "split valid has no 'id'"),
+    "no labels": (lambda c: c["test"].pop("regression_labels"), "no 'regression_labels'"),
+    "labels of words": (
+        lambda c: c["test"].update(regression_labels=["good"] * 5),
+        "split test: 'regression_labels'",
+    ),
+    "fewer labels": (
+        lambda c: c["test"].update(regression_labels=[1.0]),
+        "split test has 5 ids, 5 texts, 1 labels",
+    ),
+    "two axes": (
+        lambda c: c["train"].update(audio=np.zeros((7, 5))),
+        r"'audio' is float64 of shape \(7, 5\), must be 3 axes",
+    ),
+    "fewer rows": (
+        lambda c: c["train"].update(vision=np.zeros((6, 5, 3))),
+        "'vision' is float64 of shape .*of 7 utterances",
+    ),
+    "other widths": (
+        lambda c: c["valid"].update(audio=np.ones((4, 5, 9))),
+        "'audio' has 5 and 9 columns",
+    ),
+    "not in all splits": (lambda c: c["valid"].pop("vision"), "'vision' has 3 columns in train, t"),
+    "an id twice": (
+        lambda c: c["test"].update(id=["a$_$1"] * 5),
+        r"id 'a\$_\$1' occurs twice",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_in_a_pickle_is_named(tmp_path, change, message):
+    content = mmsa_content()
+    change(content)
+    with pytest.raises(ClipmsaError, match=message):
+        import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "s.h5")
+    assert not (tmp_path / "s.h5").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04]q", pickle.dumps({})[:-3]])
+def test_a_file_that_is_no_pickle_is_refused(tmp_path, content):
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(ExchangeError, match=r"a\.pkl: not a readable pickle \(.+\)"):
+        load_plain(tmp_path / "a.pkl")
+    with pytest.raises(ExchangeError, match="no such file"):
+        load_plain(tmp_path / "none.pkl")
+
+
+@pytest.mark.slow
+def test_an_imported_store_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    dump(tmp_path / "mosi.pkl", mmsa_content())
+    assert main(["import", "--from", "mmsa", "mosi.pkl", "mosi.h5"]) == 0
+    assert main(["import", "--from", "mmsa", "mosi.pkl", "mosi.h5"]) == 1
+    assert "is there already" in capsys.readouterr().err
+    small = ["--set", "d=16", "--set", "d_ff=16", "--seeds", "1", "--epochs", "1"]
+    assert main(["train", "--features", "mosi.h5", "--device", "cpu", *small]) == 0
+    metrics = json.loads((tmp_path / "runs" / "mosi" / "metrics.json").read_text())
+    assert sorted(metrics["features"]["fingerprints"]) == ["audio", "text", "vision"]
+
+
+# ---- To MMSA.
+
+SPECS = {
+    "albert": StreamSpec("albert", "text", "own", "utterance", 4),
+    "albert_tokens": StreamSpec("albert_tokens", "text", "own", "sequence", 4),
+    "clip_text": StreamSpec("clip_text", "text", "clip", "utterance", 3),
+    "wav2vec2": StreamSpec("wav2vec2", "audio", "own", "utterance", 5),
+    "clip_image": StreamSpec("clip_image", "vision", "clip", "sequence", 6),
+}
+LENGTHS = {
+    "albert": (1, 1, 1, 1),
+    "albert_tokens": (2, 3, 1, 2),
+    "clip_text": (1, 1, 1, 1),
+    "wav2vec2": (1, 0, 1, 1),
+    "clip_image": (3, 2, 5, 1),
+}
+
+
+@pytest.fixture
+def store(tmp_path) -> FeatureStore:
+    rng = np.random.default_rng(0)
+    columns = [
+        StreamColumn(
+            spec,
+            np.array(LENGTHS[name]),
+            [rng.normal(1, 0.3, (n, spec.dim)).astype(np.float16) for n in LENGTHS[name]],
+        )
+        for name, spec in SPECS.items()
+    ]
+    utterances = [
+        Utterance("a", "1", "train", 2.4, "a good film"),
+        Utterance("a", "2", "train", -0.2, "no"),
+        Utterance("b_", "0", "valid", 0.0, ""),
+        Utterance("c", "1", "test", math.nan, "not rated"),
+    ]
+    path = tmp_path / "store.h5"
+    write_store(path, dataset="d", profile="p", utterances=utterances, streams=columns)
+    return FeatureStore(path)
+
+
+def test_a_pickle_for_mmsa_has_its_schema(store, tmp_path):
+    streams = streams_for_mmsa(store, {})
+    assert [stream.spec.name for stream in streams.values()] == [
+        "albert_tokens",
+        "wav2vec2",
+        "clip_image",
+    ]
+    notes = export_mmsa(store, tmp_path / "a.pkl", streams)
+    assert notes == ["1 utterances without a label were left out"]
+    content = load_plain(tmp_path / "a.pkl")
+    assert list(content) == list(SPLITS)
+    train = content["train"]
+    assert train["id"].tolist() == ["a$_$1", "a$_$2"]
+    assert train["raw_text"].tolist() == ["a good film", "no"]
+    assert train["annotations"].tolist() == ["Positive", "Negative"]
+    assert train["classification_labels"].tolist() == [2, 0]
+    assert train["regression_labels"].tolist() == pytest.approx([2.4, -0.2])
+    assert content["valid"]["annotations"].tolist() == ["Neutral"]
+    shapes = {name: train[name].shape for name in ("text", "audio", "vision")}
+    assert shapes == {"text": (2, 3, 4), "audio": (2, 1, 5), "vision": (2, 5, 6)}
+    assert all(train[name].dtype == np.float32 for name in shapes)
+    assert train["audio_lengths"] == [1, 1]
+    assert train["vision_lengths"] == [3, 2]
+    assert np.array_equal(train["vision"][0, :3], store.streams["clip_image"][0])
+    assert not train["vision"][0, 3:].any()
+    assert not train["audio"][1].any()  # a missing modality is a row of zeros there
+    assert "text_bert" not in train
+    assert content["test"]["text"].shape == (0, 3, 4)
+
+
+def test_rows_are_padded_and_cut_as_told(store, tmp_path):
+    streams = streams_for_mmsa(store, {"text": "clip_text", "vision": "clip_image"})
+    notes = export_mmsa(store, tmp_path / "a.pkl", streams, {"text": 4, "vision": 2})
+    assert notes[1:] == ["vision: 2 utterances were cut to 2 rows"]
+    train = load_plain(tmp_path / "a.pkl")["train"]
+    assert train["text"].shape == (2, 4, 3)
+    assert train["vision_lengths"] == [2, 2]
+    assert np.array_equal(train["vision"][0], store.streams["clip_image"][0][:2])
+
+
+def test_token_ids_are_those_of_the_tokenizer_that_is_given(store, tmp_path):
+    def tokenizer(texts: list[str], **options: Any) -> dict[str, Any]:
+        assert options["max_length"] == 4
+        counts = [min(2 + len(text.split()), 4) for text in texts]
+        ids = np.array([[101] * n + [0] * (4 - n) for n in counts])
+        return {"input_ids": ids, "attention_mask": (ids > 0).astype(int)}
+
+    streams = streams_for_mmsa(store, {})
+    export_mmsa(store, tmp_path / "a.pkl", streams, tokenize=bert_tokens(tokenizer, 4))
+    tokens = load_plain(tmp_path / "a.pkl")["train"]["text_bert"]
+    assert tokens.shape == (2, 3, 4)
+    assert tokens[:, 1].sum(axis=1).tolist() == [4, 3]
+
+
+def test_what_is_exported_is_imported_as_it_was(tmp_path):
+    content = mmsa_content()
+    import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "a.h5")
+    store = FeatureStore(tmp_path / "a.h5")
+    longest = {"text": 8, "audio": 12, "vision": 10}
+    export_mmsa(store, tmp_path / "b.pkl", streams_for_mmsa(store, {}), longest)
+    again = load_plain(tmp_path / "b.pkl")
+    for split, given in content.items():
+        written = again[split]
+        assert written.keys() == given.keys() - {"text_bert"}
+        for key, value in written.items():
+            assert np.array_equal(value, given[key]), key
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            {"text": "none"},
+            "choose a text stream with --text; there is albert, albert_tokens, clip",
+        ),
+        ({"audio": "albert"}, "choose a audio stream with --audio; there is wav2vec2"),
+    ],
+)
+def test_a_stream_must_be_of_the_modality(store, chosen, message):
+    with pytest.raises(ExchangeError, match=message):
+        streams_for_mmsa(store, chosen)
+
+
+def test_the_verb_says_what_became_of_what(store, tmp_path, capsys):
+    assert main(["export", str(store.path), str(tmp_path / "a.pkl"), "--to", "mmsa"]) == 0
+    said = capsys.readouterr().err
+    assert "text = albert_tokens, audio = wav2vec2, vision = clip_image; without text_bert" in said
+    line = ["export", str(store.path), str(tmp_path / "b.pkl"), "--to", "mmsa", "--tokenizer"]
+    assert main([*line, str(tmp_path / "none")]) == 1
+    assert "none: cannot be loaded" in " ".join(capsys.readouterr().err.split())
+
+
+# ---- From csd.
+
+
+@pytest.fixture
+def csd(tmp_path) -> Path:
+    """Labels, features ten times a second and words of two videos."""
+    labels = {"v-1": [(0.0, 1.0, 1.5), (1.0, 1.0, 0.0), (1.0, 2.0, -2.0)], "w": [(0.5, 1.5, 0.0)]}
+
+    def write(name: str, data: dict[str, tuple[Any, Any]]) -> None:
+        with h5py.File(tmp_path / f"{name}.csd", "w") as file:
+            for video, (intervals, features) in data.items():
+                file[f"{name}/data/{video}/intervals"] = np.array(intervals, np.float32)
+                file[f"{name}/data/{video}/features"] = features
+
+    write(
+        "CMU_MOSEI_Labels",
+        {
+            v: ([r[:2] for r in rows], np.array([[r[2], 0.0] for r in rows]))
+            for v, rows in labels.items()
+        },
+    )
+    ticks = np.arange(20) / 10
+    sound = np.stack([ticks, ticks**2], axis=1).astype(np.float32)
+    sound[3, 0] = -np.inf
+    write("COVAREP", {v: (np.stack([ticks, ticks + 0.1], axis=1), sound) for v in ("v-1", "other")})
+    said = np.array([[b"sp"], [b"good"], [b"film"], [b"never"]])
+    times = [(0.0, 0.2), (0.2, 0.6), (0.6, 0.9), (1.2, 1.6)]
+    write("words", {"v-1": (times, said), "w": (times, said)})
+    return tmp_path
+
+
+def test_rows_of_a_sequence_are_those_of_the_interval(csd, capsys):
+    (csd / "folds.json").write_text('{"train": ["v-1"], "valid": [], "test": ["w"]}')
+    line = f"import --from csd {csd}/CMU_MOSEI_Labels.csd {csd}/s.h5 --audio {csd}/COVAREP.csd"
+    assert main([*line.split(), f"--words={csd}/words.csd", f"--folds={csd}/folds.json"]) == 0
+    said = capsys.readouterr().err
+    assert "1 times: label of an empty interval (a clip that CMU removed) (v-1$_$1)" in said
+    assert "audio: 1 values that were not finite are 0 now" in said
+    store = FeatureStore(csd / "s.h5")
+    assert store.ids == ["v-1$_$0", "v-1$_$2", "w$_$0"]
+    assert store.splits == ["train", "train", "test"]
+    assert store.texts == ["good film", "never", "film never"]
+    assert store.labels.tolist() == [1.5, -2.0, 0.0]
+    assert store.starts.tolist() == [0.0, 1.0, 0.5]
+    audio = store.streams["audio"]
+    assert audio.lengths.tolist() == [10, 10, 0]
+    assert audio[1][:, 0] == pytest.approx(np.arange(10, 20) / 10)
+    assert audio[0][3].tolist() == pytest.approx([0, 0.09])
+    assert audio.spec.encoder == "COVAREP"
+    assert verify_store(store.path).faults == []
+
+
+def test_a_csd_needs_a_modality_and_rows(csd, capsys):
+    line = f"import --from csd {csd}/CMU_MOSEI_Labels.csd {csd}/s.h5"
+    assert main(line.split()) == 2
+    with h5py.File(csd / "COVAREP.csd", "a") as file:
+        file.move("COVAREP/data/v-1", "COVAREP/data/else")
+    assert main([*line.split(), f"--audio={csd}/COVAREP.csd"]) == 1
+    assert "has no row within any of the utterances" in capsys.readouterr().err
+
+
+# ---- pandas, scikit-learn.
+
+
+def test_pooled_features_are_means_and_nan_where_a_modality_is_missing(store):
+    means = pooled(store.streams["clip_image"])
+    assert means.shape == (4, 6)
+    assert means[2] == pytest.approx(
+        store.streams["clip_image"][2].astype(float).mean(axis=0), 1e-3
+    )
+    assert np.isnan(pooled(store.streams["wav2vec2"])).all(axis=1).tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_parquet_file_holds_the_table_and_a_vector_a_stream(store, tmp_path):
+    assert main(["export", str(store.path), str(tmp_path / "a.parquet"), "--to", "parquet"]) == 0
+    frame = pd.read_parquet(tmp_path / "a.parquet")
+    assert list(frame.columns) == [*store.utterances.columns, *store.streams]
+    assert frame["id"].tolist() == store.ids
+    assert frame["label"].isna().tolist() == [False, False, False, True]
+    assert frame["wav2vec2"].isna().tolist() == [False, True, False, False]
+    assert np.array_equal(
+        np.stack(frame["clip_image"].tolist()), pooled(store.streams["clip_image"])
+    )
+
+
+def test_the_example_trains_a_ridge_on_a_store(tmp_path, plant):
+    oracle = plant(tmp_path / "s.h5", (300, 10, 100))
+    shown = subprocess.run(
+        [sys.executable, ROOT / "examples" / "ridge.py", tmp_path / "s.h5"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    corr = float(dict(line.split() for line in shown.splitlines())["corr"])
+    assert corr > 0.9 * oracle
