@@ -23,6 +23,7 @@ from . import (
     train,
     tune,
     verify,
+    webapp,
     weights,
 )
 from .console import note
@@ -46,6 +47,7 @@ app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
+app.command("app")(webapp.serve)
 app.command("inspect")(inspection.inspect)
 app.command("verify")(verify.verify)
 app.command("import")(exchange.import_)

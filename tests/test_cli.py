@@ -22,6 +22,7 @@ VERBS = (
     "ablate",
     "report",
     "predict",
+    "app",
     "inspect",
     "verify",
     "import",
