@@ -12,6 +12,7 @@ from clipmsa.cache.errors import ClipmsaError
 
 from . import (
     ablate,
+    cut,
     demo,
     evaluate,
     exchange,
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="--debug with any verb shows the traceback of an error.",
 )
+app.command("cut")(cut.cut)
 app.command("extract")(extract.extract)
 app.command("merge")(merge.merge)
 app.command("train")(train.train)

@@ -16,6 +16,7 @@ from clipmsa.extract.synthetic import write_demo_dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 VERBS = (
+    "cut",
     "extract",
     "merge",
     "train",

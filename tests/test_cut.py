@@ -1,0 +1,83 @@
+"""`clipmsa cut`: recordings to a table of utterances that `extract` reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipmsa.cli.main import main
+from clipmsa.extract.manifest import read_dataset
+from clipmsa.extract.synthetic import write_clip
+
+RATE = 8000
+SRT = """1
+00:00:00,500 --> 00:00:01,250
+It was, well, great.
+
+2
+00:00:02,000 --> 00:00:03,000
+No.
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Four recordings: with subtitles, with a pause at 1.5 s, short, and broken."""
+    monkeypatch.chdir(tmp_path)
+    time = np.arange(4 * RATE) / RATE
+    tone = np.where(abs(time - 1.5) < 0.4, 0.0, 0.3 * np.sin(time * 2000)).astype(np.float32)
+    for name in ("a", "b"):
+        write_clip(tmp_path / "talks" / f"{name}.mp4", [], 10, tone, RATE)
+    write_clip(tmp_path / "talks" / "c.mp4", [], 10, tone[:RATE], RATE)
+    (tmp_path / "talks" / "a.srt").write_text(SRT)
+    (tmp_path / "talks" / "d.mp4").write_text("broken")
+    return tmp_path
+
+
+def test_the_table_is_what_extract_reads(folder, capsys):
+    assert main(["cut", "talks", "--out", "clips.csv", "--max-seconds", "3"]) == 0
+    told = capsys.readouterr().err
+    assert "left out talks/d.mp4: cannot be decoded" in told
+    assert "5 utterances of 3 videos" in told
+    clips = read_dataset("clips.csv").clips
+    assert [clip.path.name for clip in clips] == ["a.mp4", "a.mp4", "b.mp4", "b.mp4", "c.mp4"]
+    assert [clip.utterance.text for clip in clips] == ["It was, well, great.", "No.", "", "", ""]
+    assert [(clip.start, clip.end) for clip in clips[:2]] == [(0.5, 1.25), (2.0, 3.0)]
+    assert clips[2].start == 0
+    assert clips[2].end == pytest.approx(1.35, abs=0.05)
+    assert (clips[4].start, clips[4].end) == (0, None)
+    assert np.isnan([clip.utterance.label for clip in clips]).all()
+
+
+def test_all_of_a_video_is_in_one_split_and_every_split_has_a_video(folder):
+    assert main(["cut", "talks/[abc].mp4", "--out", "clips.csv", "--max-seconds", "3"]) == 0
+    splits = {(c.path.name, c.utterance.split) for c in read_dataset("clips.csv").clips}
+    assert len(splits) == 3
+    assert {split for _, split in splits} == {"train", "valid", "test"}
+
+
+def test_two_videos_are_too_few_for_three_splits(folder, capsys):
+    assert main(["cut", "talks/a.mp4", "talks/b.mp4", "--out", "clips.csv"]) == 0
+    assert "fewer than three videos" in capsys.readouterr().err
+    assert {clip.utterance.split for clip in read_dataset("clips.csv").clips} == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["talks", "--out", "labelled.csv"], "labelled.csv: is there already"),
+        (["talks", "--out", "elsewhere/clips.csv"], "is not below"),
+        (["talks/d.mp4", "--out", "clips.csv"], "no video could be cut"),
+        (["nothing", "--out", "clips.csv"], "nothing: no such file or folder"),
+    ],
+)
+def test_a_table_is_not_written_where_it_would_do_harm_or_no_good(
+    folder, capsys, arguments, message
+):
+    (folder / "labelled.csv").write_text("mine")
+    assert main(["cut", *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert (folder / "labelled.csv").read_text() == "mine"
+    assert not (folder / "clips.csv").exists()
