@@ -74,6 +74,7 @@ class StreamSpec:
     weights_sha256: str = ""
     fingerprint: str = ""
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    states_of: str = ""  # the stream whose vectors are made from these rows, if there is one
 
     def __post_init__(self) -> None:
         for key, allowed in (("modality", MODALITIES), ("branch", BRANCHES), ("level", LEVELS)):
@@ -315,7 +316,7 @@ class FeatureStore:
         }
         told = {
             key: self._attribute(group, key)
-            for key in ("encoder", "weights", "weights_sha256", "fingerprint")
+            for key in ("encoder", "weights", "weights_sha256", "fingerprint", "states_of")
         }
         try:
             config = json.loads(self._attribute(group, "config") or "{}")

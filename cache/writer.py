@@ -153,6 +153,8 @@ def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
     group = parent.create_group(spec.name)
     for key in ("modality", "branch", "level", "encoder", "weights", "weights_sha256"):
         group.attrs[key] = getattr(spec, key)
+    if spec.states_of:
+        group.attrs["states_of"] = spec.states_of
     group.attrs["fingerprint"] = spec.fingerprint
     group.attrs["config"] = canonical_json(spec.config)
     offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)

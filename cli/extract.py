@@ -48,6 +48,13 @@ def extract(
         int | None,
         typer.Option(min=1, help="At most so many a clip.", show_default="the profile's, 64"),
     ] = None,
+    sequences: Annotated[
+        bool,
+        typer.Option("--sequences", help="Also keep text tokens and speech frames, as streams."),
+    ] = False,
+    sequence_rate: Annotated[
+        float, typer.Option(min=0.1, help="Speech frames a second, of --sequences.")
+    ] = 10.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 8,
@@ -98,6 +105,8 @@ def extract(
     from clipmsa.extract.weights import weights_mode
 
     chosen = load_profile(profile)
+    if sequences:
+        chosen = chosen.with_sequences(sequence_rate)
     if streams is not None:
         chosen = chosen.only(tuple(name.strip() for name in streams.split(",")))
     media = Media(fps or chosen.media.fps, max_frames or chosen.media.max_frames)

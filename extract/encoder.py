@@ -46,7 +46,8 @@ class Encoder(ABC):
 
     modality: ClassVar[Literal["text", "audio", "vision"]]
     consumes: ClassVar[Literal["text", "waveform", "frames"]]
-    level: ClassVar[Literal["utterance", "sequence"]]
+    level: Literal["utterance", "sequence"]
+    states: ClassVar[str] = ""  # what its rows are called where `pooling = "none"` keeps them all
     sample_rate: int = 0  # Hz, of encoders that consume a waveform
     dim: int
 
@@ -81,6 +82,11 @@ class Encoder(ABC):
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def states_name(stream: str, states: str) -> str:
+    """What the stream of an encoder's states is called, beside that of its vectors."""
+    return f"{stream}_{states}"
 
 
 def encoder_class(name: str) -> type[Encoder]:

@@ -99,6 +99,7 @@ class StreamPlan:
             weights_sha256=self.checkpoint.sha256 or encoder.weights_digest(),
             fingerprint=self.fingerprint,
             config=self.config,
+            states_of=self.recipe.states_of,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from clipmsa.cache.errors import ProfileError
 from clipmsa.cache.store import BRANCHES
 
-from .encoder import Precision, encoder_class
+from .encoder import Precision, encoder_class, states_name
 
 _SHIPPED = Path(__file__).with_name("profiles")
 # What a source may say beside its kind; `megabytes`, for `clipmsa weights list`, is no condition.
@@ -46,6 +46,7 @@ class StreamRecipe:
     branch: str
     source: Mapping[str, Any]
     options: Mapping[str, Any]
+    states_of: str = ""  # the stream that holds the vectors made from this one's rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Profile:
         return self.file or self.name
 
     def only(self, names: tuple[str, ...]) -> Profile:
-        """The profile with some of its streams.
+        """The profile with some of its streams, and the states of these.
 
         Raises:
             ProfileError: it has no such stream.
@@ -75,7 +76,24 @@ class Profile:
                 raise ProfileError(
                     f"profile '{self.name}' has no stream '{name}'; there are {', '.join(known)}"
                 )
-        return replace(self, streams=tuple(r for r in self.streams if r.name in names))
+        chosen = (r for r in self.streams if r.name in names or r.states_of in names)
+        return replace(self, streams=tuple(chosen))
+
+    def with_sequences(self, rate: float | None = None) -> Profile:
+        """The profile with a further stream for each encoder that has states to keep.
+
+        A text encoder's are its tokens, a speech encoder's its frames, `rate` of them a second.
+        """
+        more = []
+        for recipe in self.streams:
+            encoder = encoder_class(recipe.encoder)
+            if encoder.states and recipe.options.get("pooling") != "none":
+                options = {**recipe.options, "pooling": "none"}
+                if encoder.consumes == "waveform" and rate is not None:
+                    options["rate"] = rate
+                name = states_name(recipe.name, encoder.states)
+                more.append(replace(recipe, name=name, options=options, states_of=recipe.name))
+        return replace(self, streams=(*self.streams, *more))
 
 
 def load_profile(name: str) -> Profile:

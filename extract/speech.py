@@ -16,19 +16,21 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 from clipmsa.cache.errors import ProfileError, WeightsError
 
 from .encoder import Encoder, Precision
-from .text import load_pretrained, quiet, random_model
+from .text import load_pretrained, quiet, random_model, vectors_of
 
 
 class TransformersSpeech(Encoder):
     """Any transformers speech encoder over raw waveforms; one vector, the mean over its frames.
 
-    Clips run one at a time: wav2vec 2.0 base normalises over time in its first layer, so that
-    padding a batch would change its features even under an attention mask.
+    With `pooling = "none"` a sequence: the frames themselves, or the means of those in each
+    1 / `rate` seconds. Clips run one at a time: wav2vec 2.0 base normalises over time in its first
+    layer, so that padding a batch would change its features even under an attention mask.
     """
 
     modality = "audio"
     consumes = "waveform"
-    level = "utterance"
+    level: Literal["utterance", "sequence"] = "utterance"
+    states = "frames"
 
     def __init__(
         self,
@@ -37,13 +39,18 @@ class TransformersSpeech(Encoder):
         device: torch.device,
         precision: Precision,
         *,
-        pooling: Literal["mean"] = "mean",
+        pooling: Literal["mean", "none"] = "mean",
+        rate: float | None = None,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        if pooling != "mean":
-            raise ProfileError(f"stream '{stream}': pooling is '{pooling}', must be mean")
+        if pooling not in ("mean", "none"):
+            raise ProfileError(f"stream '{stream}': pooling is '{pooling}', must be mean or none")
+        if rate is not None and (pooling != "none" or not rate > 0):
+            raise ProfileError(
+                f"stream '{stream}': rate is {rate}; it must be above 0, and goes with pooling none"
+            )
         if checkpoint is None:
-            model = random_model(stream, architecture)
+            model = random_model(vectors_of(stream, self.states, pooling), architecture)
             self.features = Wav2Vec2FeatureExtractor()
         else:
             model, self.features = load_pretrained(checkpoint), load_features(checkpoint)
@@ -55,17 +62,28 @@ class TransformersSpeech(Encoder):
         self.sample_rate = int(self.features.sampling_rate)
         self.dim = int(model.config.hidden_size)
         self.shortest = receptive_field(model.config.conv_kernel, model.config.conv_stride)
+        self.step = math.prod(model.config.conv_stride)  # samples from one frame to the next
+        self.pooling, self.rate = pooling, rate
+        self.level = "sequence" if pooling == "none" else "utterance"
 
     def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:
-        return [self._mean(waveform) for waveform in items]
+        return [self._rows(waveform) for waveform in items]
 
-    def _mean(self, waveform: NDArray[np.float32]) -> Tensor:
-        """(samples,) -> (1, dim)."""
+    def _rows(self, waveform: NDArray[np.float32]) -> Tensor:
+        """(samples,) -> (1, dim), or (T, dim) without pooling."""
         # Shorter than one frame: the convolutions would have nothing to give.
         waveform = np.pad(waveform, (0, max(0, self.shortest - len(waveform))))
         values = self.features(waveform, sampling_rate=self.sample_rate, return_tensors="pt")
         states: Tensor = self.module(values["input_values"].to(self.device)).last_hidden_state
-        return states.mean(dim=1)
+        if self.pooling == "mean":
+            return states.mean(dim=1)
+        if self.rate is None:
+            return states[0]
+        middles = np.arange(states.shape[1]) * self.step + self.shortest / 2
+        windows = np.floor(middles / self.sample_rate * self.rate)
+        _, counts = np.unique(windows, return_counts=True)
+        parts = torch.split(states[0], counts.tolist())
+        return torch.stack([part.mean(dim=0) for part in parts])
 
 
 def load_features(folder: Path) -> Any:

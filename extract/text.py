@@ -24,14 +24,15 @@ _BATCH = 32
 class TransformersText(Encoder):
     """Any transformers text encoder; one vector from the last layer.
 
-    `pooling` is "cls", the first token (not the pooler's output, which is a further layer), or
-    "mean" over the tokens. Shorter texts of a batch are padded under an attention mask, which
-    these encoders respect exactly.
+    `pooling` is "cls", the first token (not the pooler's output, which is a further layer), "mean"
+    over the tokens, or "none": a sequence of all tokens, [CLS] and [SEP] among them. Shorter texts
+    of a batch are padded under an attention mask, which these encoders respect exactly.
     """
 
     modality = "text"
     consumes = "text"
-    level = "utterance"
+    level: Literal["utterance", "sequence"] = "utterance"
+    states = "tokens"
 
     def __init__(
         self,
@@ -40,32 +41,31 @@ class TransformersText(Encoder):
         device: torch.device,
         precision: Precision,
         *,
-        pooling: Literal["cls", "mean"] = "cls",
+        pooling: Literal["cls", "mean", "none"] = "cls",
         max_tokens: int = 512,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        if pooling not in ("cls", "mean"):
-            raise ProfileError(f"stream '{stream}': pooling is '{pooling}', must be cls or mean")
+        if pooling not in ("cls", "mean", "none"):
+            raise ProfileError(
+                f"stream '{stream}': pooling is '{pooling}', must be cls, mean or none"
+            )
         if max_tokens < 2:  # [CLS] and [SEP]
             raise ProfileError(f"stream '{stream}': max_tokens is {max_tokens}, must be at least 2")
         model: Any
         if checkpoint is None:
-            model = random_model(stream, architecture)
+            model = random_model(vectors_of(stream, self.states, pooling), architecture)
             self.tokenizer: Any = HashedWords(model.config.vocab_size)
         else:
             model, self.tokenizer = load_pretrained(checkpoint), load_tokenizer(checkpoint)
         super().__init__(model, device, precision)
         self.pooling, self.max_tokens = pooling, max_tokens
+        self.level = "sequence" if pooling == "none" else "utterance"
         self.dim = int(model.config.hidden_size)
 
     def _encode(self, items: Sequence[str]) -> list[Tensor]:
-        return [
-            vector[None]
-            for texts in in_batches(items, _BATCH)
-            for vector in self._pooled(list(texts))
-        ]
+        return [rows for texts in in_batches(items, _BATCH) for rows in self._rows(list(texts))]
 
-    def _pooled(self, texts: list[str]) -> Tensor:
+    def _rows(self, texts: list[str]) -> list[Tensor]:
         tokens = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )
@@ -73,10 +73,12 @@ class TransformersText(Encoder):
         states: Tensor = self.module(
             input_ids=tokens["input_ids"].to(self.device), attention_mask=mask
         ).last_hidden_state
+        if self.pooling == "none":
+            return [rows[kept] for rows, kept in zip(states, mask.bool(), strict=True)]
         if self.pooling == "cls":
-            return states[:, 0]
+            return list(states[:, :1])
         mean: Tensor = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return mean
+        return list(mean[:, None])
 
 
 class HashedWords:
@@ -104,6 +106,11 @@ class HashedWords:
 
     def _id(self, word: str) -> int:
         return self.FIRST_WORD + zlib.crc32(word.encode()) % self.words
+
+
+def vectors_of(stream: str, states: str, pooling: str) -> str:
+    """The stream whose random weights this one shares: itself, or of states that of the vectors."""
+    return stream.removesuffix(f"_{states}") if pooling == "none" else stream
 
 
 def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:

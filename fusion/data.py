@@ -24,7 +24,8 @@ def streams_by_role(store: FeatureStore, config: ModelConfig) -> dict[str, Strea
     """The stream for each role that the model uses, in the order of `ROLES`.
 
     A stream's role is its modality and branch, so a swapped encoder needs no code. Roles that the
-    store has no stream for are left out.
+    store has no stream for are left out. Of an encoder's vectors and its states (`states_of`), the
+    vectors are taken unless the configuration names the states.
 
     Raises:
         ConfigError: several streams have one role and the configuration names none of them, it
@@ -45,6 +46,8 @@ def streams_by_role(store: FeatureStore, config: ModelConfig) -> dict[str, Strea
                 f"{store.path}: no stream '{name}' with the role {role}; "
                 f"there is {', '.join(candidates) or 'none'}"
             )
+        if name is None:
+            candidates = {n: s for n, s in candidates.items() if s.states_of not in candidates}
         if name is None and len(candidates) > 1:
             raise ConfigError(
                 f"{store.path}: {' and '.join(candidates)} both have the role {role}; "

@@ -229,6 +229,31 @@ def test_the_whole_way_with_real_encoders(cli, clips, tmp_path):
 
 
 @pytest.mark.slow
+def test_sequences_are_kept_when_asked_and_used_when_named(cli, clips, tmp_path):
+    line = f"extract --dataset d --root {clips} --profile tiny --streams albert,wav2vec2"
+    assert cli(line)[0] == 0
+    status, _, err = cli(f"{line} --sequences --sequence-rate 8")
+    assert status == 0
+    assert "albert_tokens 64" in err
+    with h5py.File(tmp_path / "cache" / "d.h5") as file:
+        streams = file["streams"]
+        assert streams["albert_tokens"].attrs["states_of"] == "albert"
+        lengths = streams["wav2vec2_frames/offsets"][1:] - streams["wav2vec2_frames/offsets"][:-1]
+        ratio = lengths / file["utterances/duration"][:]
+    assert ratio == pytest.approx([8] * 12, abs=1.2)
+    small = "--seeds 1 --epochs 1 --set d=16 --set heads=2 --set d_ff=16 --device cpu"
+    assert cli(f"train --features cache/d.h5 {small} --out vectors")[0] == 0
+    choice = '--set streams={"text/own"="albert_tokens","audio/own"="wav2vec2_frames"}'
+    assert cli(f"train --features cache/d.h5 {small} --out states {choice}")[0] == 0
+    for run, names in (
+        ("vectors", {"albert", "wav2vec2"}),
+        ("states", {"albert_tokens", "wav2vec2_frames"}),
+    ):
+        metrics = json.loads((tmp_path / run / "metrics.json").read_text())
+        assert metrics["features"]["fingerprints"].keys() == names
+
+
+@pytest.mark.slow
 def test_a_broken_clip_decides_the_exit_status_only_when_strict(cli, clips, tmp_path):
     root = edit_table(clips, tmp_path / "table", r"^demo01,0", "demo01,absent")
     line = f"extract --dataset d --root {root} --profile tiny --streams esresnext"

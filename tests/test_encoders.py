@@ -227,6 +227,19 @@ def test_mean_pooling_is_over_a_text_s_own_tokens(
             assert close(row, albert.albert(ids).last_hidden_state.mean(1))
 
 
+def test_without_pooling_a_text_s_rows_are_its_own_tokens(
+    albert_folder: Path,
+    albert: Any,
+    pieces: sentencepiece.SentencePieceProcessor,
+) -> None:
+    encoder = TransformersText("albert", albert_folder, CPU, "fp32", pooling="none")
+    assert encoder.level == "sequence"
+    for rows, text in zip(encoder.encode(SENTENCES), SENTENCES, strict=True):
+        ids = torch.tensor([[2, *pieces.encode(text.lower()), 3]])
+        with torch.no_grad():
+            assert close(rows, albert.albert(ids).last_hidden_state[0])
+
+
 def test_a_long_text_is_cut_at_max_tokens_and_keeps_its_end_token(
     albert_folder: Path,
     albert: Any,
@@ -397,6 +410,25 @@ def test_wav2vec2_s_feature_is_the_mean_over_time_of_the_normalised_waveform(
         with torch.no_grad():
             states = wav2vec2.wav2vec2(torch.from_numpy(scaled)[None]).last_hidden_state
         assert close(row, states.mean(1))
+
+
+def test_without_pooling_speech_keeps_its_frames_at_the_rate_that_is_asked_for(
+    wav2vec2_folder: Path,
+) -> None:
+    def encode(clip: Any, **options: Any) -> Any:
+        return TransformersSpeech("w", wav2vec2_folder, CPU, "fp32", **options).encode([clip])[0]
+
+    clip = waveform(16000, 2)
+    frames = encode(clip, pooling="none")
+    assert frames.shape == (49, 32)  # 25 ms each, 20 ms apart
+    assert close(frames.mean(0, keepdims=True), encode(clip))
+    seen = encode(clip, pooling="none", rate=10)
+    assert seen.shape == (10, 32)
+    # The middles of frames lie at 12.5, 32.5, ... ms: five in each tenth of a second.
+    assert close(seen[3], frames[15:20].mean(0))
+    assert close(seen[9], frames[45:].mean(0))
+    assert np.array_equal(encode(clip, pooling="none", rate=999), frames)
+    assert encode(waveform(100), pooling="none", rate=10).shape == (1, 32)
 
 
 def test_the_preprocessor_of_the_checkpoint_decides_scale_and_rate(

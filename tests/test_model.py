@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -232,6 +234,17 @@ def test_two_streams_of_one_role_need_a_choice(planted):
     config = changed(SMALL, {"streams": {"text/own": "bert"}}, "test")
     with pytest.raises(ConfigError, match=r"no stream 'bert' with the role text/own"):
         streams_by_role(planted, config)
+
+
+def test_of_vectors_and_their_states_the_vectors_are_taken_unless_the_states_are_named(planted):
+    albert = planted.streams["albert"]
+    states = replace(albert.spec, name="albert_tokens", level="sequence", states_of="albert")
+    planted.streams["albert_tokens"] = replace(albert, spec=states)
+    assert streams_by_role(planted, SMALL)["text/own"].name == "albert"
+    config = changed(SMALL, {"streams": {"text/own": "albert_tokens"}}, "test")
+    assert streams_by_role(planted, config)["text/own"].name == "albert_tokens"
+    del planted.streams["albert"]
+    assert streams_by_role(planted, SMALL)["text/own"].name == "albert_tokens"
 
 
 def test_a_store_without_sound_still_makes_a_model(planted):

@@ -63,6 +63,33 @@ def test_tiny_has_the_streams_encoders_and_branches_of_paper_and_asks_for_random
         find_checkpoint("albert", tiny.streams[0].source, "pretrained")
 
 
+def test_sequences_are_further_streams_of_the_encoders_that_have_states() -> None:
+    paper = load_profile("paper")
+    longer = paper.with_sequences(rate=10)
+    assert longer.streams[:6] == paper.streams
+    tokens, frames = longer.streams[6:]
+    assert (tokens.name, tokens.states_of) == ("albert_tokens", "albert")
+    assert (frames.name, frames.states_of) == ("wav2vec2_frames", "wav2vec2")
+    assert tokens.options == {**paper.streams[0].options, "pooling": "none"}
+    assert frames.options == {**paper.streams[2].options, "pooling": "none", "rate": 10}
+    assert (tokens.source, tokens.branch) == (paper.streams[0].source, "own")
+    names = [recipe.name for recipe in longer.only(("albert", "clip_text")).streams]
+    assert names == ["albert", "clip_text", "albert_tokens"]
+
+
+@pytest.mark.slow
+def test_states_at_random_are_those_of_their_vectors_encoder() -> None:
+    settings = Settings(load_profile("tiny").with_sequences(), weights="random")
+    plans = plan_streams(settings)
+    vectors, tokens = (plans[name].build() for name in ("albert", "albert_tokens"))
+    text = ["a film", "another one, and longer"]
+    for vector, rows in zip(vectors.encode(text), tokens.encode(text), strict=True):
+        assert rows[:1] == pytest.approx(vector, abs=1e-6)
+    spec = plans["albert_tokens"].spec(tokens)
+    assert (spec.level, spec.states_of, spec.dim) == ("sequence", "albert", 64)
+    assert spec.fingerprint != plans["albert"].fingerprint
+
+
 def test_a_toml_file_of_the_user_s_is_a_profile(own: Path) -> None:
     profile = load_profile(str(own))
     assert (profile.name, profile.weights) == ("mine", "random")
@@ -190,7 +217,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ("stream", "options", "words"),
     [
         ("albert", {"poolin": "cls"}, ["poolin"]),
-        ("albert", {"pooling": "max"}, ["'max'", "cls or mean"]),
+        ("albert", {"pooling": "max"}, ["'max'", "cls, mean or none"]),
         ("albert", {"max_tokens": 1}, ["max_tokens is 1"]),
         ("albert", {"max_tokens": "many"}, ["options"]),
         ("albert", {"architecture": {}}, ["model_type"]),
@@ -198,7 +225,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         ("albert", {"architecture": {"model_type": "alberta"}}, ["'alberta'"]),
         ("albert", {"architecture": {"model_type": "albert", "hidden_sise": 8}}, ["hidden_sise"]),
         ("albert", {"architecture": {"model_type": "albert", "hidden_size": "8"}}, ["hidden_size"]),
-        ("wav2vec2", {"pooling": "cls"}, ["'cls'", "mean"]),
+        ("wav2vec2", {"pooling": "cls"}, ["'cls'", "mean or none"]),
+        ("wav2vec2", {"rate": 10}, ["rate is 10", "pooling none"]),
+        ("wav2vec2", {"rate": 0, "pooling": "none"}, ["rate is 0"]),
         ("wav2vec2", {"architecture": {"model_type": "wav2vec2", "conv_dim": [3]}}, ["conv"]),
         (
             "wav2vec2",

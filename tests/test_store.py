@@ -36,7 +36,9 @@ UTTERANCES = [
     Utterance("-wny0OAz3g8", "0", "test", float("nan"), "I left early"),
 ]
 WORDS = StreamSpec("words", "text", "own", "utterance", 3, config={"model": "tiny"})
-FRAMES = StreamSpec("frames", "vision", "clip", "sequence", 4, weights="random (seed 0)")
+FRAMES = StreamSpec(
+    "frames", "vision", "clip", "sequence", 4, weights="random (seed 0)", states_of="picture"
+)
 
 
 def rows_of(spec: StreamSpec, lengths: Sequence[int], seed: int = 0) -> list[np.ndarray[Any, Any]]:
@@ -905,7 +907,7 @@ def test_the_format_page_names_all_that_our_writer_writes_and_nothing_else(tmp_p
         for listed in re.findall(r"attributes: ([\w, \n]+?)\n/", tree)
         for name in re.findall(r"\w+", listed)
     }
-    spec = StreamSpec("x", "text", "own", "sequence", 2)
+    spec = StreamSpec("x", "text", "own", "sequence", 2, states_of="y")
     written, attributes = set(), set()
     cut = [dataclasses.replace(utterance, start=1.0, end=2.5) for utterance in UTTERANCES]
     with h5py.File(write(tmp_path / "a.h5", cut, [column(spec, (1, 0, 2))])) as file:
