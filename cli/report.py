@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
-from .console import note, pick_device, warn_untrained
+from .console import note, pick_device, progress, warn_untrained
 
 if TYPE_CHECKING:
     from clipmsa.fusion.report import Report
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders, or folders of runs as ablate writes."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders, folders of runs as ablate writes, or a file of predict --json.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     features: Annotated[
@@ -36,12 +41,22 @@ def report(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
-    """Write one self-contained HTML page on a run, or on several, compared with the first.
+    """Write one self-contained HTML page on a run, on several compared, or on scored videos.
 
     What is not at hand, the store, the checkpoints or the clips, is left out, and the page says so.
+    Of what `clipmsa predict --json` printed, the page shows a timeline below each video.
 
     Example: clipmsa report runs/mosi runs/mosi-no-clip --clips data/mosi --out report.html
     """
+    if runs[0].is_file():
+        if len(runs) > 1 or features or clips or utterance:
+            raise typer.BadParameter(
+                f"{runs[0]} is a file of predictions; give it alone, without other options "
+                f"than --out",
+                param_hint="RUN...",
+            )
+        write_video_report(runs[0], out)
+        return
     content = write_report(runs, out, features, clips, utterance or [], device)
     for gap in content.gaps:
         note("{}", gap)
@@ -66,13 +81,31 @@ def write_report(
     records = read_runs(runs)
     thumbnails = None if clips is None else _thumbnails(clips)
     evidence = find_evidence(records[0], features, pick_device(device))
-    content = build_report(records, evidence, thumbnails, utterances)
+    with progress("report", "passes") as advance:
+        content = build_report(records, evidence, thumbnails, utterances, on_pass=advance)
     publish_text(out, render(content))
     if clips is not None:
         shown = sum(row.thumbnail is not None for row in content.utterances)
         note("{}: pictures of {} of {} test utterances", clips, shown, len(content.utterances))
     note("{}: report on {}", out, ", ".join(part.name for part in content.runs))
     return content
+
+
+def write_video_report(predictions: Path, out: Path) -> None:
+    """Write the page of a file of predictions; it plays the videos from where they are."""
+    from clipmsa.cache.files import publish_text
+    from clipmsa.fusion.page import render_videos
+    from clipmsa.fusion.scored import scored_videos
+
+    def source(file: str) -> str | None:
+        if not Path(file).is_file():
+            return None
+        return quote(Path(os.path.relpath(file, out.parent)).as_posix())
+
+    content = scored_videos(predictions, source)
+    publish_text(out, render_videos(content))
+    warn_untrained(content.untrained)
+    note("{}: {} videos of {}", out, len(content.videos), predictions)
 
 
 def _thumbnails(clips: Path) -> Callable[[str, int], list[bytes]]:

@@ -27,7 +27,7 @@ TO_BLUE = ((0, "rgba(59,130,246,0)"), (1, "rgba(59,130,246,0.8)"))
 CLASSES = tuple(range(-3, 4))
 CLASS_TICKS = {"tickvals": CLASSES, "ticktext": [f"{c:+d}" if c else "0" for c in CLASSES]}
 # Where no style sheet reaches, in pictures saved from a chart, a grey that reads on both.
-_INK, _LINE = "#6b7280", "rgba(128,134,145,0.22)"
+INK, _LINE = "#6b7280", "rgba(128,134,145,0.22)"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def plane(traces: Sequence[Any], x: str, y: str, legend: bool = False) -> go.Fig
             "template": None,
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": "system-ui, sans-serif", "size": 12, "color": _INK},
+            "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
             "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
             "xaxis": {**axis, "title": {"text": x, "standoff": 8} if x else None},
             "yaxis": {**axis, "title": {"text": y, "standoff": 8} if y else None},
@@ -98,7 +98,7 @@ def whiskers(
         "type": "data",
         "array": np.subtract(high, middle),
         "arrayminus": np.subtract(middle, low),
-        "color": _INK,
+        "color": INK,
         "thickness": 1.5,
         "width": 4,
     }

@@ -7,7 +7,8 @@ learned vector each. A contribution is the score minus the score without, so tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,15 +85,24 @@ def without(streams: Mapping[str, Ragged], modality: str) -> dict[str, Ragged]:
 
 
 def modality_contributions(
-    models: Sequence[ClipMSA], data: FeatureData, rows: Tensor
+    models: Sequence[ClipMSA],
+    data: FeatureData,
+    rows: Tensor,
+    on_pass: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Floats]:
-    """By modality, the score minus the score with that modality withheld: (models, n) each."""
-    whole = np.stack([predict(model, data, rows) for model in models])
-    return {
-        modality: whole - np.stack([predict(model, data, rows, [modality]) for model in models])
-        for modality in MODALITIES
-        if modality in models[0].projections
-    }
+    """By modality, the score minus the score with that modality withheld: (models, n) each.
+
+    `on_pass` is told after each pass over the rows how many are done, of how many.
+    """
+    modalities = [modality for modality in MODALITIES if modality in models[0].projections]
+    passes = [(), *((modality,) for modality in modalities)]
+    total = len(passes) * len(models)
+    scores = []
+    for number, (withheld, model) in enumerate(itertools.product(passes, models), 1):
+        scores.append(predict(model, data, rows, withheld))
+        on_pass(number, total)
+    whole, *without = np.split(np.stack(scores), len(passes))
+    return {m: whole - less for m, less in zip(modalities, without, strict=True)}
 
 
 @torch.inference_mode()

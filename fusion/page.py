@@ -1,8 +1,8 @@
-"""A report as one HTML file that needs no network, and lets no script run but its own.
+"""HTML pages, one file each, that need no network and let no script run but their own.
 
-The page is report.html.jinja with report.css, report.js and Plotly put in. Jinja escapes every
-value; figures are JSON in which no tag can end the script block; a content security policy names
-the page's scripts by their hashes, so that no text from the data could run even unescaped.
+A page is a template of pages/ with style, scripts and Plotly put in. Jinja escapes every value;
+figures are JSON in which no tag can end the script block; a content security policy names the
+page's scripts by their hashes, so that no text from the data could run even unescaped.
 """
 
 from __future__ import annotations
@@ -23,13 +23,23 @@ from plotly.offline import get_plotlyjs
 
 from .chart import Chart, signed
 from .report import Report
+from .scored import ScoredVideos
 
-_HERE = Path(__file__).parent
+_PAGES = Path(__file__).with_name("pages")
 
 
 def render(report: Report) -> str:
-    """The page of a report, whole."""
-    scripts = [get_plotlyjs(), (_HERE / "report.js").read_text(encoding="utf-8")]
+    """The page of a report on runs, whole."""
+    return _page("report", report=report, first=report.runs[0])
+
+
+def render_videos(scored: ScoredVideos) -> str:
+    """The page of scored videos, whole; it refers to the videos where they are."""
+    return _page("videos", scored=scored)
+
+
+def _page(name: str, **content: Any) -> str:
+    scripts = [get_plotlyjs(), _text("page.js"), _text(f"{name}.js")]
     figures: list[dict[str, Any]] = []
 
     def place(charts: Iterable[Chart]) -> list[tuple[int, Chart]]:
@@ -41,7 +51,7 @@ def render(report: Report) -> str:
         return numbered
 
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(_PAGES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -49,12 +59,10 @@ def render(report: Report) -> str:
     )
     environment.filters["seconds"] = lambda value: f"{value:.1f} s"
     environment.filters["signed"] = signed
-    return environment.get_template("report.html.jinja").render(
-        report=report,
-        first=report.runs[0],
+    return environment.get_template(f"{name}.html.jinja").render(
         place=place,
         figures=figures,
-        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        style=Markup(_text("page.css")),
         scripts=[Markup(script) for script in scripts],
         hashes=[_hash(script) for script in scripts],
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -62,7 +70,12 @@ def render(report: Report) -> str:
             "Python": ".".join(map(str, sys.version_info[:3])),
             **{name: version(name) for name in ("clipmsa", "torch", "numpy", "plotly")},
         },
+        **content,
     )
+
+
+def _text(name: str) -> str:
+    return (_PAGES / name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:

@@ -115,6 +115,7 @@ def build_report(
     utterances: Sequence[str] = (),
     worst: int = 2,
     pictures: int = 200,
+    on_pass: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Compute what a report on some runs shows.
 
@@ -124,6 +125,8 @@ def build_report(
         thumbnails: gives pictures of an utterance.
         utterances: ids of test utterances to take apart; the `worst` ones where none is named.
         pictures: how many of the worst utterances get a thumbnail.
+        on_pass: is told how many passes over the test split are done, of how many; there is one a
+            modality and seed, and on a large store they take most of the time.
 
     Raises:
         RunError: an id of `utterances` is not among the test utterances.
@@ -133,7 +136,7 @@ def build_report(
     if evidence.data is not None:
         index = evidence.data.store.index
         rows = torch.tensor([index[id_] for id_ in first.ids])
-        moved = modality_contributions(evidence.models, evidence.data, rows)
+        moved = modality_contributions(evidence.models, evidence.data, rows, on_pass)
     table = _table(first, evidence, moved)
     by_id = {row.id: row for row in table}
     for id_ in utterances:

@@ -1,4 +1,4 @@
-"""The report in a real browser, headless Chromium: it loads, sorts, finds, and reads in the dark.
+"""Reports in a real browser, headless Chromium: they load, sort, find, play, read in the dark.
 
 Without Chromium on the machine these tests are skipped; where CLIPMSA_NEEDS_CHROMIUM is set, as in
 CI, that is an error.
@@ -6,15 +6,19 @@ CI, that is an error.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_clip
+from clipmsa.extract.thumbnails import thumbnails
 from clipmsa.fusion.evidence import find_evidence
 from clipmsa.fusion.page import render
 from clipmsa.fusion.record import read_run
@@ -32,6 +36,14 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+)
+
+
+HOSTILE = (
+    "<script>window.broken = 1</script>",
+    "</script><script>window.broken = 2</script>",
+    "<img src=x onerror='window.broken = 3'>",
+    "{{ 7 * 7 }} <!-- ",
 )
 
 
@@ -54,10 +66,6 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def file(hostile_run, tmp_path_factory) -> Path:
     """A report on two runs, with pictures, of texts that would break a page that lets them."""
-    import numpy as np
-
-    from clipmsa.extract.thumbnails import thumbnails
-
     folder = tmp_path_factory.mktemp("page")
     grey = np.full((48, 64, 3), 128, np.uint8)
     write_clip(folder / "clip.mp4", [grey] * 8, 8, None, 16000)
@@ -72,13 +80,33 @@ def file(hostile_run, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """A page on a video of 6 s in three utterances, and on one that is gone."""
+    folder = tmp_path_factory.mktemp("videos")
+    grey = np.full((48, 64, 3), 128, np.uint8)
+    name = "a talk & <b>more</b>.mp4"
+    write_clip(folder / name, [grey] * 60, 10, np.zeros(6 * 16000, np.float32), 16000)
+    texts = [f"{text} number {n}" for n, text in enumerate(HOSTILE)]
+    rows = [
+        {"file": str(folder / name), "start": s, "end": s + 2.0, "text": texts[n], "score": score}
+        | {"word": "positive", "spread": 0.2, "contributions": {"text": 0.5}, "missing": ["audio"]}
+        for n, (s, score) in enumerate([(0.0, 1.5), (2.0, -2.5), (4.0, 0.1)])
+    ]
+    rows.append({"file": "gone.mp4", "start": 0, "end": 2.0, "text": texts[3], "score": 1.0})
+    (folder / "scores.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = folder / "page" / "report.html"
+    assert main(["report", str(folder / "scores.jsonl"), "--out", str(out)]) == 0
+    return out
+
+
 @pytest.fixture
 def open_page(browser, file) -> Iterator[Callable[..., Any]]:
     """Open the report from disk, offline; what goes wrong in it fails the test at its end."""
     troubles: list[str] = []
     contexts = []
 
-    def opened(scheme: str = "light", width: int = 1280) -> Any:
+    def opened(scheme: str = "light", width: int = 1280, path: Path = file) -> Any:
         context = browser.new_context(
             color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True
         )
@@ -94,7 +122,7 @@ def open_page(browser, file) -> Iterator[Callable[..., Any]]:
                 else troubles.append(f"asked for {request.url}")
             ),
         )
-        page.goto(file.as_uri())
+        page.goto(path.as_uri())
         return page
 
     yield opened
@@ -216,6 +244,10 @@ def test_a_click_on_a_point_finds_its_utterance(open_page):
     assert sought in shown
 
 
+TEXTS = (
+    ":is(h1, h2, h3, p, th, td, a, button, summary, .text, .label, .small, .note, code,"
+    " figcaption span, .bar, .plot text):visible"
+)
 # WCAG's contrast of two colours, and the colour that lies behind an element.
 CONTRAST = """
 elements => {
@@ -248,11 +280,7 @@ def test_every_text_has_the_contrast_that_reading_needs(open_page, scheme):
     scroll_through(page)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(14, 17, 22)") == (scheme == "dark")
-    texts = page.locator(
-        ":is(h1, h2, h3, p, th, td, a, button, summary, .text, .label, .small, .note, code,"
-        " figcaption span, .bar, .plot text):visible"
-    )
-    found = texts.evaluate_all(CONTRAST)
+    found = page.locator(TEXTS).evaluate_all(CONTRAST)
     assert len(found) > 300
     assert [text for contrast, text in found if contrast < 4.5] == []
 
@@ -277,3 +305,32 @@ def test_on_a_narrow_screen_a_row_shows_its_error(open_page):
     box = row.locator(".error .bar").bounding_box()
     assert box is not None
     assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+
+
+def test_a_click_on_a_time_or_bar_goes_there_in_the_video(open_page, videos):
+    page = open_page(path=videos)
+    video = page.locator("video")
+    assert video.count() == 1  # the other is gone
+    now = "video => video.currentTime"
+    page.get_by_role("button", name="0:02.0").click()
+    assert 2 <= video.evaluate(now) < 3
+    page.locator("tr[aria-current] .text", has_text="number 1").wait_for()
+    plot = page.locator(".plot").first
+    plot.locator(".points path").nth(2).click(force=True)
+    page.locator("tr[aria-current] .text", has_text="number 2").wait_for()
+    assert 4 <= video.evaluate(now) < 6
+    assert page.locator("tr[aria-current]").count() == 1
+    assert float(plot.evaluate("plot => plot.layout.shapes[0].x0")) >= 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_on_videos_is_safe_whole_and_legible(open_page, videos, scheme):
+    page = open_page(scheme, 390, path=videos)
+    scroll_through(page)
+    assert page.evaluate("window.broken") is None
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    texts = page.locator("td.what .text").all_text_contents()
+    assert texts == [f"{text} number {n}" for n, text in enumerate(HOSTILE)]
+    found = page.locator(TEXTS).evaluate_all(CONTRAST)
+    assert len(found) > 40
+    assert [text for contrast, text in found if contrast < 4.5] == []

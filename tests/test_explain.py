@@ -120,8 +120,12 @@ def test_withholding_a_modality_leaves_its_learned_vectors(store):
 def test_a_contribution_is_the_score_minus_the_score_without(store):
     model, data = model_of(store)
     rows = torch.arange(10)
-    moved = modality_contributions([model, model], data, rows)
-    assert set(moved) == {"text", "audio", "vision"}
+    passes: list[tuple[int, int]] = []
+    moved = modality_contributions(
+        [model, model], data, rows, lambda done, total: passes.append((done, total))
+    )
+    assert list(moved) == ["text", "audio", "vision"]
+    assert passes == [(n, 8) for n in range(1, 9)]
     whole, silent = predict(model, data, rows), predict(model, data, rows, ["audio"])
     assert moved["audio"].shape == (2, 10)
     assert np.abs(whole - silent).min() > 1e-6

@@ -1,29 +1,4 @@
 "use strict";
-// Charts are drawn by Plotly when they come near the screen, so that a long page opens at once.
-const figures = JSON.parse(document.getElementById("figures").textContent);
-const config = {
-  responsive: true,
-  displaylogo: false,
-  modeBarButtons: [["toImage"]],
-};
-
-function draw(place) {
-  if (place.dataset.drawn) return;
-  place.dataset.drawn = "true";
-  const { data, layout } = figures[place.dataset.figure];
-  Plotly.newPlot(place, data, layout, config).then(() => {
-    place.on("plotly_click", (event) => find(event.points[0].customdata));
-  });
-}
-
-const plots = document.querySelectorAll(".plot");
-const watcher = new IntersectionObserver(
-  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
-  { rootMargin: "400px" },
-);
-plots.forEach((place) => watcher.observe(place));
-window.addEventListener("beforeprint", () => plots.forEach(draw));
-
 // The table of utterances: search, and sort by the header that is pressed.
 const table = document.getElementById("table");
 const body = table.tBodies[0];
@@ -44,6 +19,7 @@ function filter() {
   found.textContent = shown === rows.length ? `${shown} utterances` : `${shown} of ${rows.length}`;
 }
 
+// A point of a chart that stands for an utterance carries its id.
 function find(id) {
   if (typeof id !== "string") return;
   search.value = id;
@@ -66,6 +42,7 @@ function sort(button) {
 }
 
 search.addEventListener("input", filter);
+document.addEventListener("point", (event) => find(event.detail));
 table.querySelectorAll("th button").forEach((button) => {
   button.addEventListener("click", () => sort(button));
 });
