@@ -40,8 +40,6 @@ def test_rows_come_by_video_in_order_of_time(tmp_path):
 
 def test_every_field_that_predict_writes_is_known(tmp_path):
     """The two ends of the JSON are in different folders; this holds them together."""
-    from dataclasses import asdict
-
     predicted = Row(
         "a.mp4", 1.5, 3.0, "well", 0.7, "weakly positive", 0.2, {"text": 0.1}, ("audio",)
     )
