@@ -132,8 +132,8 @@ def clock(seconds: float) -> str:
 def clock_ticks(length: float) -> list[int]:
     """Round times from 0 to `length` seconds, seven at most.
 
-    >>> clock_ticks(19.2), clock_ticks(200)
-    ([0, 5, 10, 15], [0, 60, 120, 180])
+    >>> clock_ticks(19.2), clock_ticks(400)
+    ([0, 5, 10, 15], [0, 60, 120, 180, 240, 300, 360])
     """
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
     step = next((s for s in steps if length / s < 7), 3600 * math.ceil(length / 3600 / 7))
