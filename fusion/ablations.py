@@ -60,7 +60,7 @@ def ablate(
 
     Seeds that were finished before are not trained again. Writes table.md, table.csv, table.tex
     and, where `full` is among the variants, comparison.csv: each other one less `full`, by a paired
-    bootstrap over utterances.
+    bootstrap over utterances and seeds.
     """
     base = configured(RunConfig(), config, settings)
     folders = {out / variant.name: variant for variant in variants}
@@ -167,8 +167,8 @@ def _compared(rows: Sequence[Row], differences: Differences) -> list[str]:
             cells = [f"{d.mean:+.3f} ({d.low:+.3f} .. {d.high:+.3f}) | {_p(d.p)}" for d in found]
             lines.append(f"| {variant.row} | {' | '.join(cells)} |")
     note = (
-        "Paired bootstrap over the test utterances, seeds averaged: it tells what another draw of "
-        "utterances would change, not another draw of seeds."
+        "Paired bootstrap over the test utterances and over seeds. Few seeds say little of how "
+        "much seeds differ: where a difference matters, take more."
     )
     return [*lines, "", note, ""]
 

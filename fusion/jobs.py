@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
@@ -216,12 +216,12 @@ def _on_ray(jobs: Iterable[Job], on_done: OnDone) -> None:
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     task = ray.remote(train_job)
-    waiting = {
-        task.options(num_cpus=1, num_gpus=0 if job.device == "cpu" else 1, max_retries=3).remote(
-            job
-        ): job
-        for job in jobs
-    }
+    waiting = {}
+    for job in jobs:
+        there = replace(job, store=job.store.resolve(), folder=job.folder.resolve())
+        gpus = 0 if job.device == "cpu" else 1
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 3}
+        waiting[task.options(**options).remote(there)] = job
     left = list(waiting)
     while left:
         done, left = ray.wait(left)

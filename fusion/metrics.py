@@ -19,7 +19,7 @@ Nothing is rounded here; MMSA rounds to four places before it averages over seed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -118,6 +118,7 @@ def paired_differences(
     baseline: Floats,
     truth: Floats,
     *,
+    same_models: bool = False,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -126,10 +127,15 @@ def paired_differences(
 
     Both are (seeds, n), with as many seeds as they have; `truth` is (n,). A resample is the same
     utterances for both, so what makes an utterance hard for either does not blur the difference.
-    p is twice the smaller share of resamples on one side of 0, counted with one more on each side,
-    since none of 1,000 is not never.
+    It draws seeds as well: trained again with other seeds, a model comes out better or worse, which
+    with utterances alone would pass for a difference. They are drawn for each of the two by itself,
+    unless both are the `same_models`, as with and without a modality. p is twice the smaller share
+    of resamples on one side of 0, counted with one more on each side, since none of 1,000 is not
+    never.
     """
-    here, there = _resampled([preds, baseline], truth, resamples, seed)
+    here, there = _resampled(
+        [preds, baseline], truth, resamples, seed, seeds="together" if same_models else "apart"
+    )
     exact = [batched_metrics(p, truth) for p in (preds, baseline)]
     found = {}
     for key in METRICS:
@@ -144,7 +150,12 @@ def paired_differences(
 
 
 def _resampled(
-    models: Sequence[Floats], truth: Floats, resamples: int, seed: int
+    models: Sequence[Floats],
+    truth: Floats,
+    resamples: int,
+    seed: int,
+    *,
+    seeds: Literal["all", "apart", "together"] = "all",
 ) -> list[dict[str, Floats]]:
     """For each of some models, (seeds, n) each: metrics of every resample, (resamples,)."""
     generator = np.random.default_rng(seed)
@@ -153,9 +164,14 @@ def _resampled(
     block = max(1, 4_000_000 // (n * max(map(len, models))))  # at once, in bounded memory
     for start in range(0, resamples, block):
         rows = generator.integers(0, n, (min(block, resamples - start), n))
+        drawn = np.empty((0, 0), np.int64)
         for preds, sample in zip(models, samples, strict=True):
+            if seeds == "all":
+                drawn = np.arange(len(preds))[:, None].repeat(len(rows), axis=1)
+            elif seeds == "apart" or not drawn.size:
+                drawn = generator.integers(0, len(preds), (len(preds), len(rows)))
             for key, value in batched_metrics(preds[:, rows], truth[rows]).items():
-                sample[key].append(value.mean(0))
+                sample[key].append(np.take_along_axis(value, drawn, axis=0).mean(0))
     return [{key: np.concatenate(values) for key, values in sample.items()} for sample in samples]
 
 

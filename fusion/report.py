@@ -223,7 +223,7 @@ def _contributions(record: RunRecord, moved: dict[str, Floats]) -> list[Chart]:
         return []
     whole = record.scores
     rises = {
-        modality: paired_differences(whole - moves, whole, record.labels)["mae"]
+        modality: paired_differences(whole - moves, whole, record.labels, same_models=True)["mae"]
         for modality, moves in moved.items()
     }
     means = {modality: moves.mean(axis=0) for modality, moves in moved.items()}

@@ -140,6 +140,29 @@ def test_a_paired_difference_sees_what_unpaired_intervals_cannot():
     assert low < regression_metrics(two[0], truth)["mae"] < high
 
 
+def test_what_seeds_alone_make_is_no_difference():
+    """Two models of one kind, whose seeds are better or worse: p is seldom small."""
+    generator = np.random.default_rng(2)
+    small = 0
+    for draw in range(100):
+        truth = generator.standard_normal(100)
+        luck = generator.uniform(0.5, 1.0, (2, 5, 1))  # of a seed
+        one, two = truth + luck * generator.standard_normal((2, 5, 100))
+        small += paired_differences(one, two, truth, resamples=200, seed=draw)["mae"].p < 0.05
+    assert small <= 15  # 5 are due; with utterances drawn alone it is about 45
+
+
+def test_the_same_models_are_compared_seed_by_seed():
+    """Each is 0.05 worse without something, however much the seeds themselves differ."""
+    generator = np.random.default_rng(3)
+    truth = generator.uniform(-3, 3, 50)
+    whole = truth + np.array([[0.1], [1.0], [3.0]])
+    found = paired_differences(whole + 0.05, whole, truth, same_models=True)["mae"]
+    assert (found.low, found.high) == pytest.approx((0.05, 0.05))
+    apart = paired_differences(whole + 0.05, whole, truth)["mae"]
+    assert apart.low < -0.5 < 0.5 < apart.high
+
+
 def test_models_with_different_numbers_of_seeds_can_be_compared():
     truth = np.linspace(-2, 2, 30)
     same = paired_differences(np.stack([truth, truth]), np.stack([truth] * 3), truth)
