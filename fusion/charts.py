@@ -122,6 +122,7 @@ def residuals(labels: Floats, predictions: Floats) -> Chart:
     )
     figure = plane([bars], "predicted minus label", "utterances")
     figure.update_xaxes(zeroline=True, zerolinewidth=2)
+    figure.update_yaxes(dtick=1 if counts.max() < 6 else None)  # no half utterances
     figure.add_vline(x=float(error.mean()), line={"color": ORANGE, "width": 2, "dash": "dot"})
     return Chart(
         "Residuals",
@@ -197,7 +198,7 @@ def comparison(records: Sequence[RunRecord], names: Sequence[str], key: str) -> 
         y=list(range(len(records))),
         x=[score.mean for score in found],
         orientation="h",
-        marker={"color": [BLUE, *[GREY] * (len(records) - 1)], "opacity": 0.75},
+        marker={"color": [BLUE, *[GREY] * (len(records) - 1)], "opacity": 0.6},
         error_x=whiskers(*zip(*((score.mean, *score.ci95) for score in found), strict=True)),
         customdata=[[score.std, *score.ci95] for score in found],
         hovertemplate="%{x:.3f} ± %{customdata[0]:.3f}, "

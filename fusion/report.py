@@ -18,9 +18,11 @@ from clipmsa.cache.store import SPLITS
 
 from . import charts, charts_explain
 from .chart import Chart, percent
+from .data import FeatureData
 from .evidence import Evidence
 from .explain import co_attention_maps, frame_contributions, modality_contributions
 from .metrics import METRICS, paired_differences
+from .model import ClipMSA
 from .record import RunRecord
 
 Floats = NDArray[np.float64]
@@ -143,7 +145,9 @@ def build_report(
         if id_ not in by_id:
             raise RunError(f"{first.path}: no test utterance '{id_}'; predictions.csv lists them")
     chosen = [by_id[id_] for id_ in utterances] or table[:worst]
-    explained = [_explained(row, evidence, thumbnails) for row in chosen]
+    explained = []
+    if evidence.data is not None:
+        explained = [_explained(r, evidence.data, evidence.models, thumbnails) for r in chosen]
     if thumbnails is not None:
         shown = [replace(row, thumbnail=_first(thumbnails, row.id)) for row in table[:pictures]]
         table[:pictures] = shown
@@ -262,28 +266,29 @@ def _table(record: RunRecord, evidence: Evidence, moved: dict[str, Floats]) -> l
 
 
 def _explained(
-    row: TestUtterance, evidence: Evidence, thumbnails: Thumbnails | None
+    row: TestUtterance,
+    data: FeatureData,
+    models: Sequence[ClipMSA],
+    thumbnails: Thumbnails | None,
 ) -> ExplainedUtterance:
-    pictures = [] if thumbnails is None else list(thumbnails(row.id, _FILMSTRIP))
-    moved, maps = [], []
-    if evidence.data is not None:
-        data, models = evidence.data, evidence.models
-        streams = data.batch(torch.tensor([data.store.index[row.id]])).streams
-        moved.append(charts_explain.utterance_contributions(row.moved))
-        frames = {
-            spec.name: np.mean([frame_contributions(m, streams, role) for m in models], axis=0)
-            for role, spec in data.roles.items()
-            if spec.level == "sequence" and streams[role].lengths.sum()
-        }
-        # One scale for all, and none so fine that what moves nothing looks large.
-        reach = 1.1 * max(0.05, *(float(np.abs(moves).max()) for moves in frames.values()))
-        moved += [
-            charts_explain.frame_contributions(stream, moves, reach)
-            for stream, moves in frames.items()
-        ]
+    streams = data.batch(torch.tensor([data.store.index[row.id]])).streams
+    frames = {
+        spec.name: np.mean([frame_contributions(m, streams, role) for m in models], axis=0)
+        for role, spec in data.roles.items()
+        if spec.level == "sequence" and streams[role].lengths.sum()
+    }
+    # One scale for all, and none so fine that what moves nothing looks large.
+    reach = 1.1 * max([0.05, *(float(np.abs(moves).max()) for moves in frames.values())])
+    return ExplainedUtterance(
+        row,
+        [_jpeg(p) for p in thumbnails(row.id, _FILMSTRIP)] if thumbnails else [],
+        [
+            charts_explain.utterance_contributions(row.moved),
+            *(charts_explain.frame_contributions(s, moves, reach) for s, moves in frames.items()),
+        ],
         # Attention is one model's: elements of one seed's vectors have no mates in another's.
-        maps = [charts_explain.attention(m) for m in co_attention_maps(models[0], streams)]
-    return ExplainedUtterance(row, [_jpeg(picture) for picture in pictures], moved, maps)
+        [charts_explain.attention(m) for m in co_attention_maps(models[0], streams)],
+    )
 
 
 def _streams(record: RunRecord, store: FeatureStore | None) -> list[StreamSpec]:

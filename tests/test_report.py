@@ -16,16 +16,19 @@ import torch
 from numpy.testing import assert_allclose
 from plotly.offline import get_plotlyjs
 
+from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import RunError
 from clipmsa.cli.main import main
 from clipmsa.fusion import charts, charts_explain
 from clipmsa.fusion.chart import GREY, RED, TEAL
+from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.evidence import find_evidence
 from clipmsa.fusion.explain import CoAttentionMap
 from clipmsa.fusion.metrics import METRICS, Difference
 from clipmsa.fusion.page import render
 from clipmsa.fusion.record import RunRecord, read_run
 from clipmsa.fusion.report import Report, build_report
+from clipmsa.fusion.runs import run
 from clipmsa.fusion.trainer import predict
 
 PLOTLY = "// Plotly"
@@ -217,6 +220,28 @@ def test_the_named_utterance_is_taken_apart_instead_of_the_worst(record):
     ]
     assert explained.moved[0].title == "Modalities"
     assert_allclose(explained.moved[0].figure.data[0].x, list(explained.row.moved.values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "charts_shown", "maps"),
+    [('drop=["vision/own", "vision/clip"]', ["Modalities"], 2), ("fusion=concat", None, 0)],
+)
+def test_a_model_without_pictures_or_attention_is_explained_too(
+    hostile_run, tmp_path, setting, charts_shown, maps
+):
+    small = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=1", setting]
+    config = configured(RunConfig(), settings=small)
+    run(FeatureStore(hostile_run / "store.h5"), config, tmp_path / "run", [1])
+    record = read_run(tmp_path / "run")
+    report = build_report([record], find_evidence(record), worst=1)
+    [explained] = report.explained
+    assert len(explained.maps) == maps
+    if charts_shown is not None:
+        assert [chart.title for chart in explained.moved] == charts_shown
+        assert set(explained.row.moved) == {"text", "audio"}
+        assert report.faces is None
+    assert parsed(render(report)).find(".//section[@id='explained']") is not None
 
 
 def test_an_utterance_that_is_not_there_is_an_error(record):
