@@ -52,7 +52,8 @@ def model() -> Wav2Vec2ForCTC:
     model = Wav2Vec2ForCTC(config).eval()
     with torch.no_grad():
         model.lm_head.weight *= 30  # so that letters change with the sound,
-        model.lm_head.bias[[0, 4]] += 2.0  # and blanks and word ends are among them
+        model.lm_head.bias[[0, 4]] += 2.0  # blanks and word ends are among them,
+        model.lm_head.bias[3] = 4.0  # and so would be <unk>, which is no letter
     return model
 
 

@@ -72,6 +72,11 @@ def test_cues_hold_what_is_said_and_when(tmp_path, name, text):
     assert read_subtitles(write(tmp_path / name, "\ufeff" + text.replace("\n", "\r\n"))) == CUES
 
 
+def test_what_stands_for_a_sign_becomes_the_sign(tmp_path):
+    text = VTT.replace("The ending though!", "Fish &amp; chips &lt;3")
+    assert read_subtitles(write(tmp_path / "a.vtt", text))[1].text == "Fish & chips <3"
+
+
 def test_cues_come_in_order_and_those_without_words_do_not(tmp_path):
     first, second = SRT.split("\n\n")
     wordless = "3\n00:00:05,000 --> 00:00:06,000\n \n"
@@ -180,6 +185,11 @@ def test_pauses_are_found_above_any_background(noise):
     np.testing.assert_allclose(
         spans, [(1.75, 5.25), (5.75, 10.55)], atol=FRAME
     )  # 0.3 s is no pause
+
+
+def test_silence_that_was_added_does_not_hide_the_pauses_of_a_room():
+    levels = levels_of((4, -90), (3, -20), (1, -60), (3, -20), (1, -60))
+    np.testing.assert_allclose(cut_at_pauses(levels, 20), [(3.75, 7.25), (7.75, 11.25)], atol=FRAME)
 
 
 def test_a_short_pause_is_shared_by_its_neighbours():
