@@ -21,10 +21,11 @@ from torchvision.transforms import Compose, Normalize
 from clipmsa.cache.errors import ProfileError
 
 from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
-from .inference import for_inference
+from .inference import OneQueryAttention, for_inference, with_winograd
 
 _TEXT_BATCH = 64
-_IMAGE_BATCH = 32
+_IMAGE_BATCH = 64
+_CPU_IMAGE_BATCH = 8  # as much as stays in its cache
 
 
 class OpenClipText(Encoder):
@@ -94,6 +95,9 @@ class OpenClipImage(Encoder):
         # Other towers may use a batch norm otherwise than after a convolution.
         if isinstance(tower, ModifiedResNet):
             tower = for_inference(tower)
+            tower.attnpool = OneQueryAttention(tower.attnpool)
+            if device.type == "cpu" and precision == "fp32":
+                tower = with_winograd(tower)
         super().__init__(tower.to(memory_format=torch.channels_last), device, precision)
         chosen = {**open_clip.get_model_preprocess_cfg(model), **(preprocess or {})}
         settings = PreprocessCfg(**chosen)
@@ -115,7 +119,8 @@ class OpenClipImage(Encoder):
         frames = [frame for item in items for frame in item]
         if not frames:
             return [torch.empty(0, self.dim) for _ in items]
-        rows = torch.cat([self._embed(batch) for batch in in_batches(frames, _IMAGE_BATCH)])
+        size = _CPU_IMAGE_BATCH if self.device.type == "cpu" else _IMAGE_BATCH
+        rows = torch.cat([self._embed(batch) for batch in in_batches(frames, size)])
         return list(torch.split(rows, [len(item) for item in items]))
 
     @torch.inference_mode()

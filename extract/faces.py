@@ -22,9 +22,11 @@ from torchvision.models.vgg import VGG, cfgs, make_layers
 from clipmsa.cache.errors import ProfileError
 
 from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
+from .inference import InPieces, with_winograd
 
 _DETECT_BATCH = 32
-_CROP_BATCH = 32
+_CROP_BATCH = 32  # the two large layers at the end are read once for all of these,
+_CPU_PICTURES = 2  # while the convolutions before them work best in the cache
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -65,7 +67,9 @@ class MtcnnFaces(Encoder):
                 f"margin >= 0, not {crop_side}, {detect_side}, {min_face} and {margin}"
             )
         with seeded(stream):  # it draws random weights, too, before it loads its own
-            self.detector = MTCNN(min_face_size=min_face, device=device).eval()
+            detector = MTCNN(min_face_size=min_face, device=device).eval()
+        # torch's max pools are three times as fast so, and detection by a third.
+        self.detector = detector.to(memory_format=torch.channels_last)
         super().__init__(network.to(memory_format=torch.channels_last), device, precision)
         self.crop_side, self.detect_side = crop_side, detect_side
         self.min_face, self.margin = min_face, margin
@@ -179,6 +183,8 @@ class MtcnnVgg(MtcnnFaces):
             vgg = vgg11(sizes["shrink"])
         if checkpoint is not None:
             load_strictly(vgg, read_state(checkpoint), checkpoint)
+        if device.type == "cpu" and precision == "fp32":
+            vgg.features = InPieces(with_winograd(vgg.features), _CPU_PICTURES)
         # Up to fc7 and its ReLU; dropout between is off in eval mode.
         vgg.classifier = vgg.classifier[:5]
         super().__init__(
