@@ -1,16 +1,21 @@
-"""How well `extract` uses its encoders, and how much faster it is than a plain script.
+"""How well `extract` uses its encoders, how much faster it is than a plain script, its memory.
 
-    python benchmarks/bench_extract.py [--clips 8] [--profile paper]
+    python benchmarks/bench_extract.py [--clips 6] [--profile paper]
 
-All figures come from one run on the same clips (640 x 360, 4 s, one talking head) with the same
-encoders at random weights. Prints JSON:
+All times come from one run on the same clips (640 x 360, 4 s, one talking head) with the same
+encoders at random weights; loading, the same for all, is left out. Prints JSON:
 
-- `efficiency`: seconds that the encoders alone need on ready input, over those of `extract`;
+- `efficiency`: seconds that the encoders alone need on ready input, each at its best batch size,
+  over those of `extract`, which decodes, detects, encodes and writes;
 - `speedup`: seconds of a plain script over those of `extract`. The plain script takes one clip at
-  a time, detects faces frame by frame at full resolution with MTCNN's own settings, and leaves
-  networks in torch's default memory format;
+  a time, detects faces frame by frame at full resolution with MTCNN's own settings, and runs the
+  networks as their libraries make them, in torch's default memory format;
 - `difference`: the largest relative difference between the two, over the streams that do not
-  depend on how faces were detected; `faces`: how many frames had a face for either.
+  depend on how faces were detected (frames are stored as float16, which makes most of it);
+  `faces`: how many frames had a face for either;
+- `cpu`: the same from seconds of CPU, which other programs on the machine disturb less;
+- `peak_memory_mb`: of processes that extract so many such clips with profile tiny, whose encoders
+  are small, so that what would grow with the clips would show.
 """
 
 from __future__ import annotations
@@ -21,9 +26,15 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
 
 import argparse
+import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,15 +46,17 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from clipmsa.cache import FeatureStore, Utterance
-from clipmsa.extract import media
+from clipmsa.extract import clip as clip_encoders
+from clipmsa.extract import faces, inference, media
 from clipmsa.extract.decode import decode
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.faces import MtcnnFaces
 from clipmsa.extract.manifest import Clip, Manifest
 from clipmsa.extract.pipeline import extract
-from clipmsa.extract.plan import Settings, StreamPlan, plan_streams
+from clipmsa.extract.plan import Settings, plan_streams
 from clipmsa.extract.profiles import load_profile
 from clipmsa.extract.synthetic import write_clip
+from clipmsa.extract.worker import Worker
 
 WIDTH, HEIGHT, FPS, SECONDS, RATE = 640, 360, 15, 4, 22050
 
@@ -76,7 +89,7 @@ def plain_script(
     encoders: dict[str, Encoder], clips: list[Clip], settings: Settings
 ) -> tuple[list[dict[str, Any]], int]:
     """Features of each clip, and how many faces there were."""
-    sampling, detector, faces = settings.profile.media, MTCNN(), 0
+    sampling, detector, found = settings.profile.media, MTCNN(), 0
     features = []
     for clip in clips:
         shown = media.read_frames(clip.path, sampling.fps, sampling.max_frames)
@@ -102,62 +115,124 @@ def plain_script(
                     pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None] / 255
                     with torch.inference_mode():
                         encoder.module(pixels)
-                    faces += 1
+                    found += 1
         features.append(rows)
-    return features, faces
+    return features, found
 
 
-def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
+@contextmanager
+def unprepared() -> Iterator[None]:
+    """Networks that are built meanwhile are left as their libraries make them."""
+    with (
+        patch.object(inference, "_fold", lambda network: None),
+        patch.object(inference, "_suits", lambda conv, least_channels: False),
+        patch.object(clip_encoders, "OneQueryAttention", lambda pool: pool),
+        patch.object(faces, "InPieces", lambda layers, size: layers),
+    ):
+        yield
 
 
 def contiguous(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in inputs)
 
 
+class Timer:
+    """Seconds of the clock and of the CPU."""
+
+    def __init__(self, wall: float = 0.0, cpu: float = 0.0) -> None:
+        self.wall, self.cpu = wall, cpu
+
+    def __call__(self, work: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        self.wall, self.cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return result
+
+
+def at_best_batch(encoder: Encoder, items: list[Any]) -> Timer:
+    """What an encoder needs for items that are ready: the least over batch sizes."""
+    timers = []
+    for size in sorted({1, 4, len(items)}):
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        timers.append(timer := Timer())
+        timer(partial(list, map(encoder.encode, batches)))
+    return Timer(min(t.wall for t in timers), min(t.cpu for t in timers))
+
+
+def peak_memory(profile: str, clips: int) -> None:
+    """Extract in this process, as many clips as wanted from a few files, and print its peak."""
+    settings = Settings(load_profile(profile), "random", workers=os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as folder:
+        few = make_clips(Path(folder), 10).clips
+        table = [
+            replace(few[i % 10], utterance=Utterance("bench", str(i), "train", 0.0, f"clip {i}"))
+            for i in range(clips)
+        ]
+        extract(Manifest("bench", table), Path(folder) / "store.h5", settings)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--profile", default="paper")
+    parser.add_argument("--memory-clips", type=int, nargs="*", default=[50, 500])
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.peak:
+        peak_memory("tiny", arguments.peak)
+        return
     settings = Settings(load_profile(arguments.profile), "random", workers=os.cpu_count() or 1)
-    encoders = {name: plan.build() for name, plan in plan_streams(settings).items()}
+    plans = plan_streams(settings)
+    worker = Worker(plans, settings)
+    with unprepared():
+        plain_encoders = {name: plan.build() for name, plan in plans.items()}
+    for encoder in plain_encoders.values():
+        encoder.module.to(memory_format=torch.contiguous_format)
+        if encoder.consumes == "frames":
+            encoder.module.register_forward_pre_hook(contiguous)
+    alone, extracting, plain = Timer(), Timer(), Timer()
     with tempfile.TemporaryDirectory() as folder:
         manifest = make_clips(Path(folder), arguments.clips)
-        ready = [decode(clip, encoders, settings.profile.media) for clip in manifest.clips]
-        alone, _ = seconds(
-            lambda: [e.encode([clip.items[name] for clip in ready]) for name, e in encoders.items()]
-        )
-        # Loading is the same for all and grows with nothing, so it is left out.
-        with patch.object(StreamPlan, "build", lambda plan: encoders[plan.recipe.name]):
-            out = Path(folder) / "store.h5"
-            wall, _ = seconds(lambda: extract(manifest, out, settings))
-        for encoder in encoders.values():
-            encoder.module.to(memory_format=torch.contiguous_format)
-            if encoder.consumes == "frames":
-                encoder.module.register_forward_pre_hook(contiguous)
-        plain, (features, faces) = seconds(lambda: plain_script(encoders, manifest.clips, settings))
+        ready = [decode(clip, worker.encoders, settings.profile.media) for clip in manifest.clips]
+        for name, encoder in worker.encoders.items():
+            best = at_best_batch(encoder, [clip.items[name] for clip in ready])
+            alone.wall, alone.cpu = alone.wall + best.wall, alone.cpu + best.cpu
+        out = Path(folder) / "store.h5"
+        extracting(lambda: extract(manifest, out, settings, engine=lambda *_: worker))
+        features, found = plain(lambda: plain_script(plain_encoders, manifest.clips, settings))
         streams = FeatureStore(out).streams
         differences = [
             np.abs(rows[name] - streams[name][i]).max() / np.abs(rows[name]).max()
             for i, rows in enumerate(features)
             for name in rows
         ]
-        report = {
+        report: dict[str, Any] = {
             "clips": arguments.clips,
             "frames": len(streams["clip_image"].values),
-            "faces": {"extract": len(streams["face_vgg"].values), "plain": faces},
-            "encoders_alone_s": round(alone, 2),
-            "extract_s": round(wall, 2),
-            "plain_s": round(plain, 2),
-            "efficiency": round(alone / wall, 3),
-            "speedup": round(plain / wall, 2),
+            "faces": {"extract": len(streams["face_vgg"].values), "plain": found},
+            "encoders_alone_s": round(alone.wall, 2),
+            "extract_s": round(extracting.wall, 2),
+            "plain_s": round(plain.wall, 2),
+            "efficiency": round(alone.wall / extracting.wall, 3),
+            "speedup": round(plain.wall / extracting.wall, 2),
             "difference": float(max(differences)),
+            "cpu": {
+                "encoders_alone_s": round(alone.cpu, 2),
+                "extract_s": round(extracting.cpu, 2),
+                "plain_s": round(plain.cpu, 2),
+                "efficiency": round(alone.cpu / extracting.cpu, 3),
+                "speedup": round(plain.cpu / extracting.cpu, 2),
+            },
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+    report["peak_memory_mb"] = {"profile": "tiny"} | {
+        f"{count} clips": int(
+            subprocess.check_output([sys.executable, __file__, "--peak", str(count)], text=True)
+        )
+        for count in arguments.memory_clips
+    }
     print(json.dumps(report, indent=2))
 
 

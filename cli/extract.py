@@ -11,9 +11,12 @@ import typer
 from .console import counts_by_split, note, pick_device, progress, warn_untrained
 
 if TYPE_CHECKING:
+    import torch
+
     from clipmsa.extract.manifest import Manifest
     from clipmsa.extract.pipeline import Report
     from clipmsa.extract.plan import Settings
+    from clipmsa.extract.worker import Engine
 
 
 def extract(
@@ -68,6 +71,15 @@ def extract(
         str | None,
         typer.Option(help="Only block i of n, from 0: 3/8. Join with `merge`.", metavar="I/N"),
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="The cluster's.", show_default="found, or started here")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Actors.", show_default="as many as there is room for")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option(min=0.1, help="CPUs an actor.")] = 2,
+    ray_gpus: Annotated[float, typer.Option(min=0, help="GPUs an actor: 1, or 0.25.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any clip failed.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Encode the streams anew.")
@@ -85,6 +97,8 @@ def extract(
     """
     from clipmsa.extract.manifest import read_dataset
 
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"'{engine}': must be local or ray", param_hint="--engine")
     manifest = read_dataset(dataset, root, folds)
     tell_of(manifest)
     if limit is not None:
@@ -100,6 +114,7 @@ def extract(
         name = f"{name}.{index}-of-{count}"
     from dataclasses import replace
 
+    from clipmsa.extract.cluster import Cluster
     from clipmsa.extract.plan import Settings
     from clipmsa.extract.profiles import Media, check_precision, load_profile
     from clipmsa.extract.weights import weights_mode
@@ -114,12 +129,13 @@ def extract(
         profile=replace(chosen, media=media),
         weights=weights_mode(weights or chosen.weights),
         precision=check_precision(precision),
-        device=pick_device(device),
+        device=pick_device(device) if engine == "local" else _actors_device(device, ray_gpus),
         batch_clips=batch_size,
         workers=workers or os.cpu_count() or 1,
     )
     out = out or Path("cache") / f"{name}.h5"
-    report = run_extract(manifest, out, settings, overwrite, retry_failed)
+    cluster = Cluster(ray_address, ray_workers, ray_cpus, ray_gpus) if engine == "ray" else None
+    report = run_extract(manifest, out, settings, overwrite, retry_failed, cluster)
     if strict and report.failures:
         raise typer.Exit(1)
 
@@ -147,12 +163,25 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def _actors_device(name: str, gpus: float) -> torch.device:
+    """The device of Ray's actors; what this machine has says nothing about theirs."""
+    import torch
+
+    return torch.device(name if name != "auto" else "cuda" if gpus else "cpu")
+
+
 def run_extract(
-    manifest: Manifest, out: Path, settings: Settings, overwrite: bool, retry_failed: bool = False
+    manifest: Manifest,
+    out: Path,
+    settings: Settings,
+    overwrite: bool,
+    retry_failed: bool = False,
+    engine: Engine | None = None,
 ) -> Report:
-    """Extract with a progress bar, then say what there is and what failed."""
+    """Extract, here unless `engine` says otherwise, with a progress bar; say what failed."""
     from clipmsa.cache import FeatureStore
     from clipmsa.extract.pipeline import extract as run
+    from clipmsa.extract.worker import Worker
 
     if settings.weights == "random":
         note(
@@ -166,6 +195,7 @@ def run_extract(
             settings,
             overwrite=overwrite,
             retry_failed=retry_failed,
+            engine=engine or Worker,
             on_progress=lambda done, total, failed: advance(
                 done, total, f"{failed} failed" if failed else ""
             ),

@@ -51,7 +51,8 @@ class InPieces(nn.Sequential):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([super(InPieces, self).forward(piece) for piece in x.split(self.size)])
+        layers = super().forward
+        return torch.cat([layers(piece) for piece in x.split(self.size)])  # type: ignore[no-untyped-call]
 
 
 class OneQueryAttention(nn.Module):

@@ -10,29 +10,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
-from clipmsa.cache.errors import ClipmsaError, FingerprintError, MediaError, StoreError
+from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
 from clipmsa.cache.provenance import difference
 from clipmsa.cache.store import Failure
 from clipmsa.cache.writer import storage_dtype
 
-from .decode import Decoded, decode
-from .encoder import Encoder
 from .filed import Filed
 from .manifest import Clip, Manifest
 from .plan import Settings, StreamPlan, plan_streams
+from .worker import Encoded, Engine, Result, Worker
 
 _PART_CLIPS = 64  # a part is published after so many clips,
 _PART_SECONDS = 30.0  # or so much time, whichever comes first
@@ -59,13 +54,15 @@ def extract(
     *,
     overwrite: bool = False,
     retry_failed: bool = False,
+    engine: Engine = Worker,
     on_progress: Progress = lambda done, total, failed: None,
 ) -> Report:
     """Bring the store at `out` to hold every stream of the profile for every clip.
 
     `overwrite` encodes the profile's streams anew, and lets clips that the table no longer lists
     go. Streams of the store that the profile does not have are kept as they are. `retry_failed`
-    tries the clips again that failed in an earlier run.
+    tries the clips again that failed in an earlier run. `engine` decides where the encoders run;
+    what they give is written here, by this process alone.
 
     Raises:
         WeightsError: a checkpoint is missing or does not fit.
@@ -101,7 +98,8 @@ def extract(
         pending = _pending(manifest.clips, before, plans, retry_failed)
         todo = sum(map(len, pending.values()))
         if todo:
-            _encode(manifest, pending, plans, settings, work, on_progress, not before.specs)
+            fresh = not before.specs
+            _encode(manifest, pending, plans, settings, engine, work, on_progress, fresh)
         after = filed() if todo else before
         utterances = [clip.utterance for clip in manifest.clips]
         left_out = [after.failures[u.id] for u in utterances if after.failed(u)]
@@ -136,6 +134,7 @@ def _encode(
     pending: Mapping[frozenset[str], list[Clip]],
     plans: Mapping[str, StreamPlan],
     settings: Settings,
+    engine: Engine,
     work: Path,
     on_progress: Progress,
     fresh: bool,
@@ -146,120 +145,30 @@ def _encode(
     """
     total = sum(map(len, pending.values()))
     done = failed = 0
+    first: Failure | None = None
     on_progress(0, total, 0)
     needed = frozenset().union(*pending)
-    # cuDNN's convolutions use TF32 unless told otherwise; "fp32" would not be true then.
-    torch.backends.cudnn.allow_tf32 = False
-    encoders = {name: plan.build() for name, plan in plans.items() if name in needed}
-    specs = {name: plans[name].spec(encoder) for name, encoder in encoders.items()}
-    for names, clips in pending.items():
-        chosen = {name: encoder for name, encoder in encoders.items() if name in names}
-        part = _Part(work, manifest.dataset, settings.profile.name, [specs[n] for n in chosen])
-        for batch in _decoded(clips, chosen, settings):
-            for result in _encode_batch(batch, chosen):
-                part.add(result)
-                done += 1
-                failed += isinstance(result, Failure)
-            on_progress(done, total, failed)
-            if fresh and done == failed and (done >= _HOPELESS or done == total):
-                first = part.failures[0]
-                raise ClipmsaError(
-                    f"the first {done} clips all failed; '{first.id}' at {first.stage}: "
-                    f"{first.error}"
-                )
-            if part.due:
-                part.publish()
-        part.publish()
-
-
-@dataclass
-class _Encoded:
-    """A clip's rows by stream, (T, D) in the store's type."""
-
-    utterance: Utterance
-    rows: dict[str, NDArray[np.floating]]
-
-
-def _decoded(
-    clips: Sequence[Clip], encoders: Mapping[str, Encoder], settings: Settings
-) -> Iterator[list[Decoded | Failure]]:
-    """Batches of clips in order, decoded ahead by threads; at most two batches are in memory."""
-
-    def attempt(clip: Clip) -> Decoded | Failure:
-        try:
-            return decode(clip, encoders, settings.profile.media)
-        except MediaError as error:
-            return Failure(clip.utterance.id, "media", str(error))
-
-    size = settings.batch_clips
-    with ThreadPoolExecutor(settings.workers) as pool:
-        waiting: deque[Future[Decoded | Failure]] = deque()
-        batch: list[Decoded | Failure] = []
-        try:
-            for clip in clips:
-                waiting.append(pool.submit(attempt, clip))
-                if len(waiting) > size:
-                    batch.append(waiting.popleft().result())
-                if len(batch) == size:
-                    yield batch
-                    batch = []
-            batch += [future.result() for future in waiting]
-            for start in range(0, len(batch), size):
-                yield batch[start : start + size]
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _encode_batch(
-    batch: Sequence[Decoded | Failure], encoders: Mapping[str, Encoder]
-) -> Iterator[_Encoded | Failure]:
-    """Run a batch of clips through every encoder; a clip that an encoder fails on is a Failure."""
-    clips = [item for item in batch if isinstance(item, Decoded)]
-    failures = {item.id: item for item in batch if isinstance(item, Failure)}
-    results = {
-        d.clip.utterance.id: _Encoded(replace(d.clip.utterance, duration=d.duration), {})
-        for d in clips
-    }
-    for name, encoder in encoders.items():
-        having = [d for d in clips if name in d.items and d.clip.utterance.id not in failures]
-        for decoded, rows in zip(having, _rows(name, encoder, having), strict=True):
-            id_ = decoded.clip.utterance.id
-            if isinstance(rows, Failure):
-                failures[id_] = rows
-            else:
-                results[id_].rows[name] = rows
-    yield from failures.values()
-    yield from (result for id_, result in results.items() if id_ not in failures)
-
-
-def _rows(
-    name: str, encoder: Encoder, clips: Sequence[Decoded]
-) -> list[NDArray[np.floating] | Failure]:
-    """An encoder's rows for each clip in the store's type, or why it has none."""
-    if not clips:
-        return []
-    try:
-        encoded = encoder.encode([decoded.items[name] for decoded in clips])
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        if "out of memory" in str(error).lower():
-            raise ClipmsaError(
-                f"stream '{name}': out of memory; use a smaller --batch-size"
-            ) from error
-        if len(clips) > 1:  # find the culprit, so that the others do not suffer for it
-            return [rows for decoded in clips for rows in _rows(name, encoder, [decoded])]
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return [Failure(clips[0].clip.utterance.id, name, reason)]
-    dtype = storage_dtype(encoder.level)
-    limit = np.finfo(dtype).max
-    return [
-        rows.astype(dtype)
-        if bool((np.abs(rows) <= limit).all())  # false for NaN too
-        else Failure(d.clip.utterance.id, name, f"features are not finite in {dtype}")
-        for d, rows in zip(clips, encoded, strict=True)
-    ]
+    wanted = {name: plan for name, plan in plans.items() if name in needed}
+    with closing(engine(wanted, settings)) as workers:
+        for names, clips in pending.items():
+            specs = [spec for name, spec in workers.specs.items() if name in names]
+            part = _Part(work, manifest.dataset, settings.profile.name, specs)
+            for results in workers.encode(clips, names):
+                for result in results:
+                    part.add(result)
+                    done += 1
+                    if isinstance(result, Failure):
+                        failed += 1
+                        first = first or result
+                on_progress(done, total, failed)
+                if fresh and first and done == failed and (done >= _HOPELESS or done == total):
+                    raise ClipmsaError(
+                        f"the first {done} clips all failed; '{first.id}' at {first.stage}: "
+                        f"{first.error}"
+                    )
+                if part.due:
+                    part.publish()
+            part.publish()
 
 
 @dataclass
@@ -270,11 +179,11 @@ class _Part:
     dataset: str
     profile: str
     specs: Sequence[StreamSpec]
-    results: list[_Encoded] = field(default_factory=list)
+    results: list[Encoded] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
-    def add(self, result: _Encoded | Failure) -> None:
+    def add(self, result: Result) -> None:
         if isinstance(result, Failure):
             self.failures.append(result)
         else:

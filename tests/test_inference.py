@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import open_clip
 import pytest
@@ -83,8 +84,8 @@ def test_a_batch_in_pieces_has_the_rows_of_the_batch(size):
 
 
 def test_pooling_for_one_query_is_clip_s_attention_pooling():
-    visual, _ = resnet_of_clip()
-    pool = visual.attnpool.eval().requires_grad_(False)
+    pool: Any = resnet_of_clip()[0].attnpool
+    pool.eval()
     with torch.no_grad():
         for parameter in pool.parameters():  # a bias of 0 could be forgotten unnoticed
             parameter.normal_(0, 0.2)

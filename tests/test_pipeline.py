@@ -20,7 +20,7 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
-from clipmsa.extract import encoder, pipeline, plan, profiles
+from clipmsa.extract import encoder, pipeline, plan, profiles, worker
 from clipmsa.extract.decode import decode as decode_clip
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Clip, Manifest
@@ -392,7 +392,7 @@ def test_few_decoded_clips_wait_at_a_time(media, tmp_path, monkeypatch):
         waiting -= len(items)
         return original_encode(self, items)
 
-    monkeypatch.setattr(pipeline, "decode", decode)
+    monkeypatch.setattr(worker, "decode", decode)
     monkeypatch.setattr(StubText, "_encode", encode)
     clips = [
         replace(clip(media, str(i % 12)), utterance=Utterance("w", str(i), "train", 0.0, "text"))

@@ -1,0 +1,159 @@
+"""Clips to features: decoded ahead by threads, then through the encoders a batch at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipmsa.cache import StreamSpec, Utterance
+from clipmsa.cache.errors import ClipmsaError, MediaError
+from clipmsa.cache.store import Failure
+from clipmsa.cache.writer import storage_dtype
+
+from .decode import Decoded, decode
+from .encoder import Encoder
+from .manifest import Clip
+from .plan import Settings, StreamPlan
+
+
+@dataclass
+class Encoded:
+    """A clip's rows by stream, (T, D) in the store's type."""
+
+    utterance: Utterance
+    rows: dict[str, NDArray[np.floating]]
+
+
+Result = Encoded | Failure
+
+
+class Workers(Protocol):
+    """What an engine runs: encoders somewhere, that clips can be given to."""
+
+    @property
+    def specs(self) -> Mapping[str, StreamSpec]:
+        """What the store is to record of each stream."""
+
+    def encode(self, clips: Sequence[Clip], streams: frozenset[str]) -> Iterator[list[Result]]:
+        """A result for each clip, in any order, as they come."""
+
+    def close(self) -> None:
+        """Let go of whatever was started."""
+
+
+# Decides where encoders run, and nothing about what is to be done or where results go.
+Engine = Callable[[Mapping[str, StreamPlan], Settings], Workers]
+
+
+class Worker:
+    """The encoders of a run on one device; by itself it is the engine `local`."""
+
+    def __init__(self, plans: Mapping[str, StreamPlan], settings: Settings) -> None:
+        # cuDNN's convolutions use TF32 unless told otherwise; "fp32" would not be true then.
+        torch.backends.cudnn.allow_tf32 = False
+        self.settings = settings
+        self.encoders = {name: plan.build() for name, plan in plans.items()}
+        self.specs: Mapping[str, StreamSpec] = {
+            name: plan.spec(self.encoders[name]) for name, plan in plans.items()
+        }
+        self._encoding = threading.Lock()  # tokenizers, for one, are not made for two threads
+
+    def encode(self, clips: Sequence[Clip], streams: frozenset[str]) -> Iterator[list[Result]]:
+        """The results of a batch of clips at a time, in the order of `clips`."""
+        encoders = {name: encoder for name, encoder in self.encoders.items() if name in streams}
+        for batch in self._decoded(clips, encoders):
+            with self._encoding:
+                results = list(_encode_batch(batch, encoders))
+            yield results
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def _decoded(
+        self, clips: Sequence[Clip], encoders: Mapping[str, Encoder]
+    ) -> Iterator[list[Decoded | Failure]]:
+        """Batches of clips in order, decoded ahead; at most two batches are in memory."""
+
+        def attempt(clip: Clip) -> Decoded | Failure:
+            try:
+                return decode(clip, encoders, self.settings.profile.media)
+            except MediaError as error:
+                return Failure(clip.utterance.id, "media", str(error))
+
+        size = self.settings.batch_clips
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            waiting: deque[Future[Decoded | Failure]] = deque()
+            batch: list[Decoded | Failure] = []
+            try:
+                for clip in clips:
+                    waiting.append(pool.submit(attempt, clip))
+                    if len(waiting) > size:
+                        batch.append(waiting.popleft().result())
+                    if len(batch) == size:
+                        yield batch
+                        batch = []
+                batch += [future.result() for future in waiting]
+                for start in range(0, len(batch), size):
+                    yield batch[start : start + size]
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def _encode_batch(
+    batch: Sequence[Decoded | Failure], encoders: Mapping[str, Encoder]
+) -> Iterator[Result]:
+    """Run a batch of clips through every encoder; a clip that an encoder fails on is a Failure."""
+    clips = [item for item in batch if isinstance(item, Decoded)]
+    failures = {item.id: item for item in batch if isinstance(item, Failure)}
+    results = {
+        d.clip.utterance.id: Encoded(replace(d.clip.utterance, duration=d.duration), {})
+        for d in clips
+    }
+    for name, encoder in encoders.items():
+        having = [d for d in clips if name in d.items and d.clip.utterance.id not in failures]
+        for decoded, rows in zip(having, _rows(name, encoder, having), strict=True):
+            id_ = decoded.clip.utterance.id
+            if isinstance(rows, Failure):
+                failures[id_] = rows
+            else:
+                results[id_].rows[name] = rows
+    yield from failures.values()
+    yield from (result for id_, result in results.items() if id_ not in failures)
+
+
+def _rows(
+    name: str, encoder: Encoder, clips: Sequence[Decoded]
+) -> list[NDArray[np.floating] | Failure]:
+    """An encoder's rows for each clip in the store's type, or why it has none."""
+    if not clips:
+        return []
+    try:
+        encoded = encoder.encode([decoded.items[name] for decoded in clips])
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise ClipmsaError(
+                f"stream '{name}': out of memory; use a smaller --batch-size"
+            ) from error
+        if len(clips) > 1:  # find the culprit, so that the others do not suffer for it
+            return [rows for decoded in clips for rows in _rows(name, encoder, [decoded])]
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return [Failure(clips[0].clip.utterance.id, name, reason)]
+    dtype = storage_dtype(encoder.level)
+    limit = np.finfo(dtype).max
+    return [
+        rows.astype(dtype)
+        if bool((np.abs(rows) <= limit).all())  # false for NaN too
+        else Failure(d.clip.utterance.id, name, f"features are not finite in {dtype}")
+        for d, rows in zip(clips, encoded, strict=True)
+    ]
