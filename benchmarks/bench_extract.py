@@ -13,7 +13,8 @@ encoders at random weights; loading, the same for all, is left out. Prints JSON:
 - `difference`: the largest relative difference between the two, over the streams that do not
   depend on how faces were detected (frames are stored as float16, which makes most of it);
   `faces`: how many frames had a face for either;
-- `cpu`: the same from seconds of CPU, which other programs on the machine disturb less;
+- `cpu`: the same from seconds of CPU, which other programs on the machine disturb less, and what
+  a clip takes of them at each stage;
 - `peak_memory_mb`: of processes that extract so many such clips with profile tiny, whose encoders
   are small, so that what would grow with the clips would show.
 """
@@ -194,10 +195,15 @@ def main() -> None:
     alone, extracting, plain = Timer(), Timer(), Timer()
     with tempfile.TemporaryDirectory() as folder:
         manifest = make_clips(Path(folder), arguments.clips)
-        ready = [decode(clip, worker.encoders, settings.profile.media) for clip in manifest.clips]
+        decoding = Timer()
+        ready = decoding(
+            lambda: [decode(c, worker.encoders, settings.profile.media) for c in manifest.clips]
+        )
+        shares = {"decode": round(decoding.cpu / arguments.clips, 3)}
         for name, encoder in worker.encoders.items():
             best = at_best_batch(encoder, [clip.items[name] for clip in ready])
             alone.wall, alone.cpu = alone.wall + best.wall, alone.cpu + best.cpu
+            shares[name] = round(best.cpu / arguments.clips, 3)
         out = Path(folder) / "store.h5"
         extracting(lambda: extract(manifest, out, settings, engine=lambda *_: worker))
         features, found = plain(lambda: plain_script(plain_encoders, manifest.clips, settings))
@@ -223,6 +229,7 @@ def main() -> None:
                 "plain_s": round(plain.cpu, 2),
                 "efficiency": round(alone.cpu / extracting.cpu, 3),
                 "speedup": round(plain.cpu / extracting.cpu, 2),
+                "a_clip_s": shares,
             },
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
