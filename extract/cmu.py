@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,23 +173,20 @@ class _Media:
             return combined if combined.is_dir() else root / name
 
         self.full, self.segmented = folder("Full"), folder("Segmented")
-        self.cut = self.pieces = 0
+        self.cut = self.pieces = self.missing = 0
 
     def clip(self, utterance: Utterance) -> Clip:
         """The clip of an utterance whose times are those in the full video."""
         video = utterance.video_id
         full = media_file(self.full, video)
-        if full.is_file():
-            self.cut += 1
-            return Clip(utterance, full)
-        self.pieces += 1
         piece = media_file(self.segmented, f"{video}_{utterance.clip_id}")
-        if not piece.is_file() and not self.segmented.is_dir():
-            return Clip(utterance, full)  # to be told of as missing
-        whole = Utterance(
-            video, utterance.clip_id, utterance.split, utterance.label, utterance.text
-        )
-        return Clip(whole, piece)
+        cut, there = full.is_file(), piece.is_file()
+        self.cut += cut
+        self.pieces += there and not cut
+        self.missing += not (cut or there)
+        if cut or (self.full.is_dir() and not there):
+            return Clip(utterance, full)
+        return Clip(replace(utterance, start=0.0, end=math.inf), piece)
 
 
 def _manifest(
@@ -201,9 +199,13 @@ def _manifest(
     if not clips:
         reasons = ", ".join(f"{len(ids)} times: {reason}" for reason, ids in gaps.items())
         raise TableError(f"{root}: no labelled clip in it ({reasons})")
-    cuts = [f"{media.cut} clips cut out of full videos"] if media.cut else []
-    cuts += [f"{media.pieces} clips of segmented files"] if media.pieces else []
-    layout = f"raw CMU-{dataset.upper()}, {', '.join(cuts)}"
+    kinds = (
+        (media.cut, "cut out of full videos"),
+        (media.pieces, "segmented files"),
+        (media.missing, "without a file"),
+    )
+    told = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    layout = f"raw CMU-{dataset.upper()} ({told})"
     folders = tuple(f for f, n in ((media.full, media.cut), (media.segmented, media.pieces)) if n)
     ordered = {reason: sorted(ids) for reason, ids in gaps.items()}
     return Manifest(dataset, clips, layout, gaps=ordered, media=folders)

@@ -404,14 +404,19 @@ def test_what_does_not_fit_together_in_mosei_is_told(tmp_path):
 def test_mosei_s_segmented_files_are_taken_where_a_full_video_is_missing(films, tmp_path):
     root = raw_mosei(
         tmp_path,
-        {v: [f"{v}___0___0.5___1.5___words"] for v in ("full", "cut")},
-        {v: [(0.5, 1.5, 1.0)] for v in ("full", "cut")},
+        {v: [f"{v}___0___0.5___1.5___words"] for v in ("full", "cut", "gone")},
+        {v: [(0.5, 1.5, 1.0)] for v in ("full", "cut", "gone")},
     )
     videos = root / "Raw" / "Videos"
     shutil.copy(films / "full.mp4", videos / "Full" / "Combined" / "full.mp4")
     (videos / "Segmented" / "Combined").mkdir(parents=True)
     shutil.copy(films / "full.mp4", videos / "Segmented" / "Combined" / "cut_0.mp4")
-    clips = {c.utterance.video_id: c for c in read_dataset("mosei", root).clips}
+    manifest = read_dataset("mosei", root)
+    assert manifest.layout == (
+        "raw CMU-MOSEI (1 cut out of full videos, 1 segmented files, 1 without a file)"
+    )
+    clips = {c.utterance.video_id: c for c in manifest.clips}
+    assert clips["gone"].path == videos / "Full" / "Combined" / "gone.mp4"
     assert (clips["full"].path.name, clips["full"].start, clips["full"].end) == (
         "full.mp4",
         0.5,
