@@ -126,10 +126,13 @@ def test_a_pickle_of_mmsa_fet_is_read(tmp_path):
         given["raw_text"] = given["raw_text"].tolist()
         given["text"] = given["text"].astype(np.float64)
         del given["text_bert"], given["annotations"], given["classification_labels"]
+    content["test"]["id"][:2] = ["a$_$b$_$3", "no clip"]
     content["config"] = {"audio": {"tool": "librosa", "args": [16000, None, True]}}
     import_mmsa(dump(tmp_path / "fet.pkl", content), tmp_path / "s.h5")
     store = FeatureStore(tmp_path / "s.h5")
     assert store.ids[0] == "vid7_$_$0"
+    assert (store.video_ids[11], store.clip_ids[11]) == ("a$_$b", "3")
+    assert (store.video_ids[12], store.clip_ids[12]) == ("no clip", "0")
     filled = [int((rows != 0).any(axis=1).sum()) for rows in content["train"]["text"]]
     assert store.streams["text"].lengths[:7].tolist() == filled
 
