@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ClipmsaError, FingerprintError, MediaError
+from clipmsa.cache.errors import FingerprintError, MediaError
 from clipmsa.cache.provenance import difference
-from clipmsa.cache.writer import storage_dtype
 
 from .clips import Clip
 from .decode import Decoded, decode
@@ -31,6 +29,7 @@ from .faces import MtcnnFaces
 from .plan import Settings, StreamPlan
 from .profiles import Media, Profile, StreamRecipe, check_precision
 from .weights import WeightsMode, find_checkpoint, source_of
+from .worker import encode_items
 
 
 @dataclass
@@ -122,41 +121,15 @@ class ClipEncoders:
                 for result, decoded in zip(results, taken, strict=True)
                 if isinstance(decoded, Decoded) and name in decoded.items and not result.error
             ]
-            encoded = _rows(name, encoder, [item for _, item in having])
+            encoded = encode_items(name, encoder, [item for _, item in having])
             for (result, item), rows in zip(having, encoded, strict=True):
                 if isinstance(rows, str):
-                    result.rows, result.error = {}, rows
+                    result.rows, result.error = {}, f"stream '{name}': {rows}"
                     continue
                 result.rows[name] = rows
                 if isinstance(encoder, MtcnnFaces):
                     result.frames, result.faces = len(item), len(rows)
         return results
-
-
-def _rows(name: str, encoder: Encoder, items: Sequence[Any]) -> list[NDArray[Any] | str]:
-    """An encoder's rows for each item in the store's type, or why it has none."""
-    if not items:
-        return []
-    try:
-        encoded = encoder.encode(items)
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # each library raises its own
-        if "out of memory" in str(error).lower():
-            raise ClipmsaError(
-                f"stream '{name}': out of memory; use a smaller --batch-size"
-            ) from error
-        if len(items) > 1:  # find the culprit, so that the others do not suffer for it
-            return [rows for item in items for rows in _rows(name, encoder, [item])]
-        return [f"stream '{name}': {type(error).__name__}: {' '.join(str(error).split())}"]
-    dtype = storage_dtype(encoder.level)
-    limit = np.finfo(dtype).max
-    return [
-        rows.astype(dtype)
-        if bool((np.abs(rows) <= limit).all())  # false for NaN too
-        else f"stream '{name}': features are not finite in {dtype}"
-        for rows in encoded
-    ]
 
 
 def _plan(spec: StreamSpec, mode: WeightsMode, device: torch.device) -> StreamPlan:

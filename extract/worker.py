@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -120,40 +120,46 @@ def _encode_batch(
     }
     for name, encoder in encoders.items():
         having = [d for d in clips if name in d.items and d.clip.utterance.id not in failures]
-        for decoded, rows in zip(having, _rows(name, encoder, having), strict=True):
+        encoded = encode_items(name, encoder, [d.items[name] for d in having])
+        for decoded, rows in zip(having, encoded, strict=True):
             id_ = decoded.clip.utterance.id
-            if isinstance(rows, Failure):
-                failures[id_] = rows
+            if isinstance(rows, str):
+                failures[id_] = Failure(id_, name, rows)
             else:
                 results[id_].rows[name] = rows
     yield from failures.values()
     yield from (result for id_, result in results.items() if id_ not in failures)
 
 
-def _rows(
-    name: str, encoder: Encoder, clips: Sequence[Decoded]
-) -> list[NDArray[np.floating] | Failure]:
-    """An encoder's rows for each clip in the store's type, or why it has none."""
-    if not clips:
+def encode_items(
+    name: str, encoder: Encoder, items: Sequence[Any]
+) -> list[NDArray[np.floating] | str]:
+    """A stream's rows for each item, (T, D) in the store's type, or why it has none.
+
+    An item that the encoder fails on does not take the others with it.
+
+    Raises:
+        ClipmsaError: the device has no memory for the batch.
+    """
+    if not items:
         return []
     try:
-        encoded = encoder.encode([decoded.items[name] for decoded in clips])
+        encoded = encoder.encode(items)
     except (MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except Exception as error:  # each library raises its own
         if "out of memory" in str(error).lower():
             raise ClipmsaError(
                 f"stream '{name}': out of memory; use a smaller --batch-size"
             ) from error
-        if len(clips) > 1:  # find the culprit, so that the others do not suffer for it
-            return [rows for decoded in clips for rows in _rows(name, encoder, [decoded])]
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return [Failure(clips[0].clip.utterance.id, name, reason)]
+        if len(items) > 1:  # find the culprit
+            return [rows for item in items for rows in encode_items(name, encoder, [item])]
+        return [f"{type(error).__name__}: {' '.join(str(error).split())}"]
     dtype = storage_dtype(encoder.level)
     limit = np.finfo(dtype).max
     return [
         rows.astype(dtype)
         if bool((np.abs(rows) <= limit).all())  # false for NaN too
-        else Failure(d.clip.utterance.id, name, f"features are not finite in {dtype}")
-        for d, rows in zip(clips, encoded, strict=True)
+        else f"features are not finite in {dtype}"
+        for rows in encoded
     ]
