@@ -17,10 +17,10 @@ demo: install  ## clips -> features -> training -> report, in the folder demo/
 	$(BIN)/clipmsa demo
 
 test: install  ## every test; those of the report in a browser need Chromium on the machine
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-fast: install  ## under a minute: no encoder, no training, no process
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 lint: install  ## style, formatting and types
 	$(BIN)/ruff check .
