@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, out, progress
+from .console import note, out, pick_device, progress
 
 if TYPE_CHECKING:
     from clipmsa.cache.verify import Verdict
@@ -27,16 +27,29 @@ def verify(
         bool,
         typer.Option("--check-speech", help="List clips whose text does not fit their length."),
     ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a dataset: list clips whose text is not what a transcriber hears; "
+            "pretrained, or its folder."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Of --listen: auto, cpu, cuda, cuda:1, mps.")
+    ] = "auto",
 ) -> None:
     """Check every offset, checksum, value, split and label; exit 1 and a list where one is off.
 
     Of a dataset: every file is there, is a media file, and is as long as its clips need.
-    --check-speech compares words with seconds, and finds texts of other clips; it fails nothing.
+    --check-speech compares words with seconds and --listen letters with what is heard, to find
+    texts of other clips; neither fails anything.
 
     Example: clipmsa verify cache/mosei.h5 --check-speech
     """
     if path.is_dir() or path.suffix.lower() == ".csv":
         verdict, clips = _dataset(path, folds)
+    elif listen:
+        raise typer.BadParameter("a store holds no sound; give the dataset", param_hint="--listen")
     else:
         verdict, clips = _store(path)
     for fault in verdict.faults:
@@ -47,6 +60,8 @@ def verify(
         note("... and {} more such remarks", len(verdict.remarks) - _SHOWN)
     if check_speech:
         _print_paces(clips)
+    if listen:
+        _print_unheard(path, folds, listen, device)
     if verdict.faults:
         note("[bold red]{} faults[/] in {}", len(verdict.faults), path)
         raise typer.Exit(1)
@@ -93,4 +108,38 @@ def _print_paces(clips: list[tuple[str, str, float]]) -> None:
     table = Table("text and length disagree", "words", "seconds", "pace")
     for pace in paces:
         table.add_row(escape(pace.id), str(pace.words), f"{pace.seconds:.1f}", pace.reason)
+    out.print(table)
+
+
+def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from clipmsa.cache.errors import MediaError
+    from clipmsa.extract import media
+    from clipmsa.extract.manifest import read_dataset
+    from clipmsa.extract.pace import unheard
+    from clipmsa.extract.transcribe import find_transcriber
+    from clipmsa.extract.weights import weights_mode
+
+    listener = find_transcriber(weights_mode(transcriber), pick_device(device))
+    clips = {clip.utterance.id: clip for clip in read_dataset(str(path), None, folds).clips}
+    surprises: dict[str, float] = {}
+    with progress("listen", "clips") as advance:
+        for done, (id_, clip) in enumerate(clips.items(), 1):
+            try:
+                sound = media.read_waveform(clip.path, clip.start, clip.end)
+            except MediaError:  # which the verdict has told, or extract will
+                sound = None
+            if sound is not None:
+                surprises[id_] = listener.surprise(*sound, clip.utterance.text)
+            advance(done, len(clips))
+    odd = unheard(surprises)
+    if not odd:
+        note("listen: every text sounds like its clip, or there are too few clips to tell")
+        return
+    table = Table("text and sound disagree", "nats a letter", "text")
+    for id_ in odd:
+        text = clips[id_].utterance.text
+        table.add_row(escape(id_), f"{surprises[id_]:.2f}", escape(text[:60]))
     out.print(table)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 FASTEST = 7.0  # words a second that nobody speaks for a whole sentence
 _FEWEST_WORDS = 3  # of fewer, the pace says little
 _FEWEST_CLIPS = 20  # of fewer, what is usual is not known
-_UNUSUAL = 3.5  # Iglewicz and Hoaglin (1993): of the modified z-score
+UNUSUAL = 3.5  # Iglewicz and Hoaglin (1993): of the modified z-score
 
 # A word, or one character of the scripts that do not part words.
 _WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+(?:['’-]\w+)*")
@@ -24,6 +26,28 @@ class Pace(NamedTuple):
     words: int
     seconds: float
     reason: str
+
+
+def outliers(values: Iterable[float]) -> NDArray[np.float64]:
+    """How many robust deviations each value is from the median; 0 where there are too few."""
+    numbers = np.fromiter(values, float)
+    if len(numbers) < _FEWEST_CLIPS:
+        return np.zeros(len(numbers))
+    finite = numbers[np.isfinite(numbers)]
+    apart = numbers - np.median(finite)
+    spread = np.median(np.abs(apart[np.isfinite(apart)]))
+    scores: NDArray[np.float64] = 0.6745 * apart / max(float(spread), 1e-9)
+    return scores
+
+
+def unheard(surprises: Mapping[str, float]) -> list[str]:
+    """Ids of clips whose text is not what is heard in them: by far more nats a letter than usual.
+
+    `surprises` is `Transcriber.surprise` by id. The oddest come first.
+    """
+    known = {id_: value for id_, value in surprises.items() if not math.isnan(value)}
+    scored = zip(outliers(known.values()).tolist(), known, strict=True)
+    return [id_ for score, id_ in sorted(scored, reverse=True) if score > UNUSUAL]
 
 
 def count_words(text: str) -> int:
@@ -50,16 +74,11 @@ def odd_paces(clips: Iterable[tuple[str, str, float]]) -> list[Pace]:
     rates = np.array([words / seconds for _, words, seconds in known])
     if not len(rates):
         return []
-    logs = np.log(rates)
-    median = np.median(logs)
-    spread = np.median(np.abs(logs - median))
-    scores = 0.6745 * (logs - median) / max(spread, 1e-9)
-    if len(rates) < _FEWEST_CLIPS:
-        scores[:] = 0
+    scores, usual = outliers(np.log(rates)), float(np.median(rates))
     odd = [
-        (abs(score), Pace(*clip, _reason(rate, float(np.exp(median)))))
+        (abs(score), Pace(*clip, _reason(rate, usual)))
         for clip, rate, score in zip(known, rates, scores, strict=True)
-        if rate > FASTEST or abs(score) > _UNUSUAL
+        if rate > FASTEST or abs(score) > UNUSUAL
     ]
     return [pace for _, pace in sorted(odd, key=lambda pair: -pair[0])]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import ctc_loss
 from transformers import AutoModelForCTC
 
 from clipmsa.cache.errors import WeightsError
@@ -45,16 +48,45 @@ class Transcriber:
     @torch.inference_mode()
     def transcribe(self, waveform: NDArray[np.float32], rate: int) -> str:
         """What is said in a (samples,) waveform in [-1, 1]; in lower case, without punctuation."""
+        logits = self._logits(waveform, rate)
+        text: str = self._tokenizer.decode(logits.argmax(-1).cpu())
+        # Its letters are capitals, which a text encoder that knows case would take for shouting.
+        return " ".join(text.lower().split())
+
+    @torch.inference_mode()
+    def surprise(self, waveform: NDArray[np.float32], rate: int, text: str) -> float:
+        """How little a (samples,) waveform sounds like `text`: nats a letter, by CTC.
+
+        NaN for a text without any letter that the model knows; infinite for one of more letters
+        than there is time for.
+        """
+        letters = torch.tensor(self._spelt(text))
+        if not len(letters):
+            return math.nan
+        logs = self._logits(waveform, rate).float().log_softmax(-1).cpu()
+        blank = int(self._tokenizer.pad_token_id)
+        sizes = torch.tensor([len(logs)]), torch.tensor([len(letters)])
+        loss = ctc_loss(logs[:, None], letters[None], *sizes, blank=blank, reduction="sum")
+        return float(loss) / len(letters)
+
+    def _spelt(self, text: str) -> list[int]:
+        """The letters of a text that the model knows, of either case, and what parts words."""
+        known = self._tokenizer.get_vocab()
+        joined = self._tokenizer.word_delimiter_token.join(text.split())
+        forms = ((letter, letter.upper(), letter.lower()) for letter in joined)
+        found = (next((known[form] for form in three if form in known), None) for three in forms)
+        return [letter for letter in found if letter is not None]
+
+    def _logits(self, waveform: NDArray[np.float32], rate: int) -> Tensor:
+        """(steps, letters) for a (samples,) waveform."""
         target = int(self._features.sampling_rate)
         waveform = media.resample(waveform, rate, target)
         waveform = np.pad(waveform, (0, max(0, self._shortest - len(waveform))))
         values = self._features(waveform, sampling_rate=target, return_tensors="pt")
-        logits = self._model(values["input_values"].to(self._device)).logits[0]
+        logits: Tensor = self._model(values["input_values"].to(self._device)).logits[0]
         # Left to the tokenizer, these would go before repetitions do: "d<unk>d" would be one d.
         logits[:, self._no_letters] = -torch.inf
-        text: str = self._tokenizer.decode(logits.argmax(-1).cpu())
-        # Its letters are capitals, which a text encoder that knows case would take for shouting.
-        return " ".join(text.lower().split())
+        return logits
 
     def heard(self, clip: Clip) -> Clip:
         """The clip with the words that are heard in it; without sound, none.

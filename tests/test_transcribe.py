@@ -18,6 +18,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
 
 from clipmsa.cache import Utterance
 from clipmsa.cache.errors import WeightsError
+from clipmsa.cli.main import main
 from clipmsa.extract.clips import Clip
 from clipmsa.extract.media import read_waveform
 from clipmsa.extract.synthetic import write_clip
@@ -69,6 +70,22 @@ def folder(tmp_path, model) -> Path:
     Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return folder
+
+
+def probability(logits: torch.Tensor, letters: list[int]) -> float:
+    """CTC by its definition (Graves et al. 2006): all paths that spell the letters, summed."""
+    chances = logits.double().softmax(-1)
+    padded = [0, *(x for letter in letters for x in (letter, 0))]  # blanks between
+    ends = torch.zeros(len(padded), dtype=torch.double)
+    ends[:2] = chances[0, padded[:2]]
+    for step in chances[1:]:
+        before, ends = ends, torch.zeros_like(ends)
+        for i, letter in enumerate(padded):
+            reach = before[max(0, i - 1) : i + 1].sum()
+            if i > 1 and letter not in (0, padded[i - 2]):
+                reach = reach + before[i - 2]
+            ends[i] = reach * step[letter]
+    return float(ends[-2:].sum())
 
 
 def noise(seconds: float, rate: int = RATE) -> np.ndarray:
@@ -142,3 +159,37 @@ def test_the_vocabulary_of_another_model_is_refused(folder):
     (folder / "vocab.json").write_text(json.dumps({**vocabulary, "Ä": len(vocabulary)}))
     with pytest.raises(WeightsError, match="33 of them and the model 32 outputs"):
         Transcriber(folder)
+
+
+def test_surprise_is_ctc_s_likelihood_of_a_text_by_letter(folder, model):
+    transcriber, sound = Transcriber(folder), noise(0.3)
+    scaled = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(scaled)[None]).logits[0]
+    logits[:, 1:4] = -torch.inf  # what is no letter
+    for text, spelt in (("add it, Al", "ADD|IT|AL"), ("ééa", "A"), ("ADD IT AL", "ADD|IT|AL")):
+        letters = [LETTERS.index(letter) for letter in spelt]
+        wanted = -np.log(probability(logits, letters)) / len(letters)
+        assert transcriber.surprise(sound, RATE, text) == pytest.approx(wanted, rel=1e-3)
+    heard = transcriber.transcribe(sound, RATE)
+    other = "".join("q" if letter != "q" else "z" for letter in heard)
+    assert transcriber.surprise(sound, RATE, heard) < transcriber.surprise(sound, RATE, other)
+    assert np.isnan(transcriber.surprise(sound, RATE, "我2"))
+    assert np.isinf(transcriber.surprise(sound, RATE, "more letters than steps" * 3))
+
+
+@pytest.mark.slow
+def test_clips_whose_text_is_not_heard_are_listed(folder, tmp_path, capsys):
+    """Of as many clips as it takes to know what is usual, one has more letters than time."""
+    transcriber = Transcriber(folder)
+    write_clip(tmp_path / "a.mp4", [], 10, noise(0.5), RATE)
+    sound, rate = read_waveform(tmp_path / "a.mp4") or (noise(0), 0)
+    heard = transcriber.transcribe(sound, rate)
+    rows = [f"a.mp4,{heard},0,train,{i}" for i in range(20)]
+    rows.append(f"a.mp4,{'anything else but this ' * 9},0,train,odd")
+    table = tmp_path / "clips.csv"
+    table.write_text("\n".join(["path,text,label,split,clip_id", *rows]))
+    assert main(["verify", str(table), "--listen", str(tmp_path), "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "a$_$odd" in shown
+    assert "a$_$3" not in shown
