@@ -49,7 +49,8 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
     def seek(table: Any, event: gradio.SelectData) -> Any:
         return gradio.Video(playback_position=float(event.row_value[0]))
 
-    with gradio.Blocks(title="clipmsa", fill_width=True, delete_cache=(3600, 3600)) as page:
+    page: gradio.Blocks = gradio.Blocks(title="clipmsa", fill_width=True, delete_cache=(3600, 3600))
+    with page:
         gradio.Markdown(f"## Sentiment of a video\nModel: `{timeline.models.path}`")
         with gradio.Row():
             with gradio.Column(scale=2):
