@@ -10,6 +10,8 @@ import typer
 
 from .console import counts_by_split, note, pick_device, progress, warn_untrained
 
+_MOST_LANES = 4  # each keeps a batch of clips in memory, and its activations
+
 if TYPE_CHECKING:
     import torch
 
@@ -124,14 +126,16 @@ def extract(
         chosen = chosen.with_sequences(sequence_rate)
     if streams is not None:
         chosen = chosen.only(tuple(name.strip() for name in streams.split(",")))
+    where = pick_device(device) if engine == "local" else _actors_device(device, ray_gpus)
     media = Media(fps or chosen.media.fps, max_frames or chosen.media.max_frames)
     settings = Settings(
         profile=replace(chosen, media=media),
         weights=weights_mode(weights or chosen.weights),
         precision=check_precision(precision),
-        device=pick_device(device) if engine == "local" else _actors_device(device, ray_gpus),
+        device=where,
         batch_clips=batch_size,
         workers=workers or os.cpu_count() or 1,
+        lanes=1 if where.type != "cpu" else min(_MOST_LANES, os.cpu_count() or 1),
     )
     out = out or Path("cache") / f"{name}.h5"
     cluster = Cluster(ray_address, ray_workers, ray_cpus, ray_gpus) if engine == "ray" else None

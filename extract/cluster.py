@@ -46,7 +46,7 @@ class Cluster:
             ClipmsaError: Ray is not installed, cannot be reached, or has no room for an actor.
             WeightsError: a checkpoint is not where an actor looks for it.
         """
-        return _RayWorkers(self, plans, replace(settings, workers=max(1, int(self.cpus))))
+        return _RayWorkers(self, plans, replace(settings, workers=max(1, int(self.cpus)), lanes=1))
 
 
 class _Actor:

@@ -7,10 +7,11 @@ To add one, write a class like those in `text.py`, `speech.py`, `clip.py`, `audi
 from __future__ import annotations
 
 import hashlib
+import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -54,6 +55,10 @@ class Encoder(ABC):
     def __init__(self, module: nn.Module, device: torch.device, precision: Precision) -> None:
         self.module = module.to(device).eval().requires_grad_(False)
         self.device, self.precision = device, precision
+        # Held while it encodes for one lane of several: tokenizers are not made for two threads.
+        self.alone: AbstractContextManager[Any] = (
+            threading.Lock() if self.consumes == "text" else nullcontext()
+        )
 
     def prepare(self, frame: NDArray[np.uint8]) -> NDArray[Any]:
         """What to keep of a full-size frame; called as clips are decoded, to bound memory."""

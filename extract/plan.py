@@ -32,6 +32,7 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_clips: int = 8  # clips that go through the encoders together
     workers: int = 2  # threads that decode
+    lanes: int = 1  # batches that are encoded side by side, sharing torch's threads
 
 
 @dataclass(frozen=True)

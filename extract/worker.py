@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -54,7 +54,11 @@ Engine = Callable[[Mapping[str, StreamPlan], Settings], Workers]
 
 
 class Worker:
-    """The encoders of a run on one device; by itself it is the engine `local`."""
+    """The encoders of a run on one device; by itself it is the engine `local`.
+
+    On a GPU batches go through one after the other. On a CPU they do so in lanes side by side, with
+    fewer of torch's threads each: threads within a layer wait for one another, lanes do not.
+    """
 
     def __init__(self, plans: Mapping[str, StreamPlan], settings: Settings) -> None:
         # cuDNN's convolutions use TF32 unless told otherwise; "fp32" would not be true then.
@@ -64,23 +68,50 @@ class Worker:
         self.specs: Mapping[str, StreamSpec] = {
             name: plan.spec(self.encoders[name]) for name, plan in plans.items()
         }
-        self._encoding = threading.Lock()  # tokenizers, for one, are not made for two threads
+        self._lanes = threading.Semaphore(settings.lanes)
 
     def encode(self, clips: Sequence[Clip], streams: frozenset[str]) -> Iterator[list[Result]]:
         """The results of a batch of clips at a time, in the order of `clips`."""
         encoders = {name: encoder for name, encoder in self.encoders.items() if name in streams}
-        for batch in self._decoded(clips, encoders):
-            with self._encoding:
-                results = list(_encode_batch(batch, encoders))
-            yield results
+        size, lanes = self.settings.batch_clips, self.settings.lanes
+        if lanes > 1:  # so many batches that no lane has much to do when the others are done
+            size = max(1, min(size, len(clips) // (4 * lanes)))
+        return self.encode_decoded(self._decoded(clips, encoders, size), encoders)
+
+    def encode_decoded(
+        self, batches: Iterable[Sequence[Decoded | Failure]], encoders: Mapping[str, Encoder]
+    ) -> Iterator[list[Result]]:
+        """The results of batches that are decoded; of several lanes, none waits for the next."""
+
+        def work(batch: Sequence[Decoded | Failure]) -> list[Result]:
+            with self._lanes:
+                return list(_encode_batch(batch, encoders))
+
+        lanes, threads = self.settings.lanes, torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // lanes))
+        try:
+            with ThreadPoolExecutor(lanes) as pool:
+                running: deque[Future[list[Result]]] = deque()
+                try:
+                    for batch in batches:
+                        running.append(pool.submit(work, batch))
+                        if len(running) > (lanes if lanes > 1 else 0):
+                            yield running.popleft().result()
+                    while running:
+                        yield running.popleft().result()
+                finally:
+                    for future in running:
+                        future.cancel()
+        finally:
+            torch.set_num_threads(threads)
 
     def close(self) -> None:
         """Nothing was started."""
 
     def _decoded(
-        self, clips: Sequence[Clip], encoders: Mapping[str, Encoder]
+        self, clips: Sequence[Clip], encoders: Mapping[str, Encoder], size: int
     ) -> Iterator[list[Decoded | Failure]]:
-        """Batches of clips in order, decoded ahead; at most two batches are in memory."""
+        """Batches of `size` clips in order, decoded ahead; at most two batches are in memory."""
 
         def attempt(clip: Clip) -> Decoded | Failure:
             try:
@@ -88,7 +119,6 @@ class Worker:
             except MediaError as error:
                 return Failure(clip.utterance.id, "media", str(error))
 
-        size = self.settings.batch_clips
         with ThreadPoolExecutor(self.settings.workers) as pool:
             waiting: deque[Future[Decoded | Failure]] = deque()
             batch: list[Decoded | Failure] = []
@@ -144,7 +174,8 @@ def encode_items(
     if not items:
         return []
     try:
-        encoded = encoder.encode(items)
+        with encoder.alone:
+            encoded = encoder.encode(items)
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # each library raises its own

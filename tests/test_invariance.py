@@ -103,6 +103,7 @@ class Way:
     order: int  # a seed
     batch: int
     workers: int
+    lanes: int
     part: int
     shards: int
     stops: list[int]  # after so many clips, Ctrl-C
@@ -110,7 +111,13 @@ class Way:
     def run(self, manifest: Manifest, profile: Profile, folder: Path) -> FeatureStore:
         shuffled = list(manifest.clips)
         random.Random(self.order).shuffle(shuffled)
-        settings = Settings(profile, "random", batch_clips=self.batch, workers=self.workers)
+        settings = Settings(
+            profile,
+            "random",
+            batch_clips=self.batch,
+            workers=self.workers,
+            lanes=self.lanes,
+        )
         table = replace(manifest, clips=shuffled)
         outs = []
         stops = iter(self.stops)
@@ -142,6 +149,7 @@ ways = st.builds(
     order=st.integers(0, 1000),
     batch=st.integers(1, CLIPS + 1),
     workers=st.integers(1, 4),
+    lanes=st.integers(1, 3),
     part=st.integers(1, CLIPS),
     shards=st.integers(1, 3),
     stops=st.lists(st.integers(0, CLIPS), max_size=3),

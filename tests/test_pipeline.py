@@ -161,11 +161,11 @@ def test_running_again_does_nothing(media, tmp_path):
     assert list(tmp_path.iterdir()) == [out]  # and nothing is left lying about
 
 
-@pytest.mark.parametrize(("batch", "workers"), [(1, 1), (5, 3), (64, 2)])
-def test_features_do_not_depend_on_batches_or_workers(media, tmp_path, batch, workers):
+@pytest.mark.parametrize(("batch", "workers", "lanes"), [(1, 1, 2), (5, 3, 1), (64, 2, 3)])
+def test_features_do_not_depend_on_batches_or_workers(media, tmp_path, batch, workers, lanes):
     one, two = tmp_path / "one.h5", tmp_path / "two.h5"
     extract(manifest(media), one, settings())
-    extract(manifest(media), two, settings(batch_clips=batch, workers=workers))
+    extract(manifest(media), two, settings(batch_clips=batch, workers=workers, lanes=lanes))
     assert contents(one) == contents(two)
 
 
@@ -376,7 +376,8 @@ def test_random_weights_are_recorded_as_such(media, tmp_path):
     assert len(spec.weights_sha256) == 64
 
 
-def test_few_decoded_clips_wait_at_a_time(media, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_few_decoded_clips_wait_at_a_time(media, tmp_path, monkeypatch, lanes):
     """Memory stays flat: decoding runs ahead of encoding by a bounded number of clips."""
     waiting, most = 0, 0
     original_decode, original_encode = decode_clip, StubText._encode
@@ -398,8 +399,28 @@ def test_few_decoded_clips_wait_at_a_time(media, tmp_path, monkeypatch):
         replace(clip(media, str(i % 12)), utterance=Utterance("w", str(i), "train", 0.0, "text"))
         for i in range(60)
     ]
-    extract(Manifest("d", clips), tmp_path / "s.h5", settings(batch_clips=3))
-    assert most <= 2 * 3 + 1
+    extract(Manifest("d", clips), tmp_path / "s.h5", settings(batch_clips=3, lanes=lanes))
+    batches = 2 if lanes == 1 else lanes + 3  # in work, being put together, one that waits
+    assert most <= batches * 3 + 1
+
+
+def test_lanes_share_torch_s_threads_and_give_them_back(media, tmp_path, monkeypatch):
+    seen = set()
+    encode = StubText._encode
+
+    def watched(self, items):
+        seen.add(torch.get_num_threads())
+        return encode(self, items)
+
+    monkeypatch.setattr(StubText, "_encode", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        extract(manifest(media), tmp_path / "s.h5", settings(lanes=2))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {2}
 
 
 def test_shards_merge_into_the_store_of_one_run(media, tmp_path):
