@@ -30,6 +30,7 @@ import torchaudio.functional  # noqa: F401  (loaded before forking, not in every
 from torch import nn
 
 from clipmsa.cache import FeatureStore, files, writer
+from clipmsa.cli.extract import _MOST_LANES
 from clipmsa.cli.main import main
 from clipmsa.extract import encoder, filed, pipeline, plan, profiles
 from clipmsa.extract.encoder import Encoder
@@ -40,7 +41,9 @@ pytestmark = pytest.mark.slow
 CLIPS = 40
 BROKEN = (7, 22, 38, 39)  # the last ones too: a rerun may find nothing else left to do
 PART, BATCH = 3, 2  # clips
-IN_FLIGHT = PART - 1 + BATCH  # most clips encoded and not yet published
+LANES = min(_MOST_LANES, os.cpu_count() or 1)
+# Most clips encoded and not yet published: in a part, and in lanes with the one that waits.
+IN_FLIGHT = PART - 1 + BATCH * (LANES + 1 if LANES > 1 else 1)
 RATE = 8000
 
 
@@ -510,7 +513,7 @@ def test_an_interrupted_run_is_silent_and_goes_on_when_run_again(
     safe: set[str] = set()
     for _ in range(4):
         started = len(encoded(out))
-        process = server.start(out, "--overwrite", profile="two", seconds=0.02)
+        process = server.start(out, "--overwrite", profile="two", seconds=0.04)
         wait_for(lambda so_far=started: len(encoded(out)) > so_far)
         time.sleep(chance.uniform(0, 0.2))
         process.signal(number)
