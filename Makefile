@@ -7,7 +7,7 @@ PYTHON ?= python3
 
 install: $(VENV)/installed
 
-# Takes minutes and about 6 GB the first time (torch and its libraries); reused while up to date.
+# Takes minutes and about 7 GB the first time (torch and its libraries); reused while up to date.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -121,10 +121,12 @@ def run_train(
 ) -> Run:
     """Train with a progress bar, then print the table of test metrics."""
     from clipmsa.fusion.outcome import Epoch
-    from clipmsa.fusion.runs import run
+    from clipmsa.fusion.runs import held_before, run
     from clipmsa.fusion.tracking import Tracking
 
     tracking = Tracking(track, folder, config) if track else None
+    if changes := held_before(folder, config):
+        note("{} holds another run ({}); this one replaces it", folder, changes)
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
     tally = EpochTally(len(seeds), config.training.epochs)
     with progress("train", "epochs") as advance:

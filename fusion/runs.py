@@ -19,10 +19,12 @@ import tomli_w
 import torch
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.errors import ConfigError
 from clipmsa.cache.files import publish_text
+from clipmsa.cache.provenance import difference
 
 from .checkpoint import load_checkpoint
-from .config import RunConfig, as_plain
+from .config import RunConfig, as_plain, configured
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
 from .metrics import regression_metrics, summary
@@ -68,6 +70,15 @@ def run(
         on_run=results.append,
     )
     return results[0]
+
+
+def held_before(out: Path, config: RunConfig) -> str:
+    """How a folder's run differs from one with this configuration; "" where it does not."""
+    try:
+        before = configured(RunConfig(), out / "config.toml")
+    except ConfigError:  # none is there, or another version's
+        return ""
+    return difference(as_plain(before), as_plain(config))
 
 
 def run_many(

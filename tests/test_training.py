@@ -15,6 +15,7 @@ import torch
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import TrainingError
+from clipmsa.cli.main import main
 from clipmsa.fusion import ClipMSA, regression_metrics, trainer
 from clipmsa.fusion.checkpoint import CheckpointError, load_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
@@ -256,6 +257,16 @@ def test_a_finished_seed_is_read_and_not_trained_again(store, tmp_path):
     assert again.metrics["test"]["mae"]["per_seed"][:2] == first.metrics["test"]["mae"]["per_seed"]
     run(store, small("epochs=2", "dropout=0.3"), tmp_path / "run", [1], on_epoch=seen.append)
     assert seen[-1].seed == 1  # another configuration is another training
+
+
+def test_a_run_that_replaces_another_says_what_differs(path, tmp_path, capsys):
+    line = ["train", "--features", str(path), "--out", str(tmp_path / "run"), "--seeds", "1"]
+    line += [word for setting in [*SMALL, "epochs=1"] for word in ("--set", setting)]
+    assert main(line) == 0
+    assert "holds another run" not in capsys.readouterr().err
+    assert main([*line, "--set", "dropout=0.3"]) == 0
+    told = capsys.readouterr().err
+    assert "holds another run (model.dropout: 0.1 -> 0.3); this one replaces it" in told
 
 
 def test_other_labels_are_another_training(path, tmp_path):
