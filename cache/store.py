@@ -28,6 +28,7 @@ SPLITS = ("train", "valid", "test")
 MODALITIES = ("text", "audio", "vision")
 BRANCHES = ("own", "clip")
 LEVELS = ("utterance", "sequence")
+CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Stream:
     offsets: NDArray[np.int64]
     path: Path
     dtype: np.dtype[Any]
+    checksum: str = ""  # SHA-256 of the bytes of `values`, where the writer recorded it
 
     @cached_property
     def values(self) -> NDArray[Any]:
@@ -334,7 +336,8 @@ class FeatureStore:
                 f"{where}/offsets: level is 'utterance', yet '{self.ids[row]}' has "
                 f"{offsets[row + 1] - offsets[row]} rows"
             )
-        return Stream(spec, offsets, self.path, values.dtype.newbyteorder("="))
+        checksum = self._attribute(group, CHECKSUM)
+        return Stream(spec, offsets, self.path, values.dtype.newbyteorder("="), checksum)
 
     def _read_failures(self, file: h5py.File) -> list[Failure]:
         if "failures" not in file:

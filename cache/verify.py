@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import StoreError
 from .provenance import fingerprint
-from .store import ID_SEPARATOR, SPLITS, FeatureStore, Stream
-from .writer import CHECKSUM
+from .store import CHECKSUM, ID_SEPARATOR, SPLITS, FeatureStore, Stream
 
 LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 _BLOCK_BYTES = 8 << 20

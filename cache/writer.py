@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from .errors import StoreError
 from .files import publish
 from .provenance import canonical_json
-from .store import FORMAT, VERSION, Failure, FeatureStore, StreamSpec, Utterance
+from .store import CHECKSUM, FORMAT, VERSION, Failure, FeatureStore, StreamSpec, Utterance
 
-CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
 _BLOCK_ROWS = 4096  # rows gathered before one write: tens of MB at the widest stream
 _PAGE = 4096  # values start on a page, so that they can be memory-mapped well
 

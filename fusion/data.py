@@ -92,13 +92,21 @@ class FeatureData:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what is learnt and tested on: ids, splits and labels, and which features."""
+        """SHA-256 of what is learnt and tested on: ids, splits, labels, and the features.
+
+        Features count by the checksum that our writer records; where another program wrote none,
+        by the file's size and time, so that a store that was written anew is another one.
+        """
         digest = hashlib.sha256()
         for column in (self.store.ids, self.store.splits):
             digest.update("\n".join(column).encode())
         digest.update(self.store.labels.tobytes())
+        file = self.store.path.stat()
         for role, spec in self.roles.items():
-            digest.update(f"\n{role} {spec.name} {spec.fingerprint}".encode())
+            checksum = (
+                self.store.streams[spec.name].checksum or f"{file.st_size} {file.st_mtime_ns}"
+            )
+            digest.update(f"\n{role} {spec.name} {spec.fingerprint} {checksum}".encode())
         return digest.hexdigest()
 
     def labelled_rows(self, split: str) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipmsa.cache import FeatureStore
+from clipmsa.cache import FeatureStore, StreamColumn, write_store
 from clipmsa.cache.errors import TrainingError
 from clipmsa.cli.main import main
 from clipmsa.fusion import ClipMSA, regression_metrics, trainer
@@ -267,6 +267,32 @@ def test_a_run_that_replaces_another_says_what_differs(path, tmp_path, capsys):
     assert main([*line, "--set", "dropout=0.3"]) == 0
     told = capsys.readouterr().err
     assert "holds another run (model.dropout: 0.1 -> 0.3); this one replaces it" in told
+
+
+def test_other_features_of_the_same_name_are_another_training(path, tmp_path):
+    """Another program may write a store anew and give its streams no fingerprint."""
+    seen: list[Epoch] = []
+    for _ in range(2):
+        run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], on_epoch=seen.append)
+    assert len(seen) == 1
+    with h5py.File(path, "r+") as file:
+        values = file["streams/albert/values"]
+        values[:] = -values[:]
+    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], on_epoch=seen.append)
+    assert len(seen) == 2
+
+
+def test_a_store_of_ours_is_known_by_its_checksums_wherever_it_lies(store, tmp_path):
+    streams = [
+        StreamColumn(stream.spec, stream.lengths, [stream.values])
+        for stream in store.streams.values()
+    ]
+    rows = [store.utterance(row) for row in range(len(store))]
+    digests = []
+    for name in ("one.h5", "two.h5"):
+        write_store(tmp_path / name, dataset="d", profile="p", utterances=rows, streams=streams)
+        digests.append(data_of(FeatureStore(tmp_path / name), small()).digest)
+    assert digests[0] == digests[1]
 
 
 def test_other_labels_are_another_training(path, tmp_path):
