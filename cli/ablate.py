@@ -36,7 +36,9 @@ def ablate(
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, for all variants."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: a cluster, on CPUs unless --device says cuda.")
+    ] = "local",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
@@ -54,6 +56,9 @@ def ablate(
     from clipmsa.fusion.config import RunConfig, configured
 
     numbers = parse_seeds(seeds)
+    # What this machine has says nothing about a cluster's: there, GPUs have to be asked for.
+    elsewhere = "cpu" if device == "auto" else device
+    on = elsewhere if engine == "ray" else pick_device(device)
     chosen = choose_variants(variants)
     store = FeatureStore(features)
     folder = out or Path("runs") / f"{features.stem}-ablate"
@@ -80,9 +85,9 @@ def ablate(
             seeds=numbers,
             config=config,
             settings=set_ or [],
-            device=pick_device(device),
+            device=on,
             engine=engine,
-            workers=workers or default_workers(device),
+            workers=workers or (1 if engine == "ray" else default_workers(device)),
             on_variant=on_variant,
             on_epoch=on_epoch,
         )
