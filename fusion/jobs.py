@@ -2,9 +2,9 @@
 
 A job is one seed of one configuration. It leaves `model-<seed>.pt` in its folder, with all that it
 gave, so an engine passes paths alone; what is there already is not done again. On a CPU a job
-takes one thread. Two seeds on two cores are then done in little more than the time of one, where
-two threads on one seed save a quarter of it at best, and the same seed gives the same bits however
-many cores there are.
+takes one thread. Two seeds on two cores are then done in little more than the time of one, where a
+second thread saves one seed a third at best (3.8 to 2.7 s an epoch at the size of MOSI; 4.5 s on a
+busy machine), and a seed gives the same bits alone and in company.
 """
 
 from __future__ import annotations
