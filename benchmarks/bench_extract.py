@@ -22,12 +22,12 @@ encoders at random weights; loading, the same for all, is left out. Prints JSON:
 
 from __future__ import annotations
 
+import clipmsa.cli.environment  # noqa: F401 first: torch reads it when it is loaded
+
+# isort: split
+import argparse
 import json
 import os
-
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
-
-import argparse
 import subprocess
 import sys
 import tempfile

@@ -19,12 +19,12 @@ Everything is measured in one run, in turns, on one synthetic store of the size 
 
 from __future__ import annotations
 
-import os
+import clipmsa.cli.environment  # noqa: F401 first: torch reads it when it is loaded
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
-
+# isort: split
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator

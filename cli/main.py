@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from . import (
     ablate,
     cut,
     demo,
+    environment,  # noqa: F401 sets it
     evaluate,
     exchange,
     extract,
@@ -28,11 +28,6 @@ from . import (
     weights,
 )
 from .console import note
-
-# torch's threads (GNU OpenMP) spin while they wait for one another. On a machine that is busy with
-# something else, a spinning thread starves the one it waits for: training a small model became
-# ten times slower. Read when torch is loaded, which the verbs do later.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 app = typer.Typer(
     no_args_is_help=True,

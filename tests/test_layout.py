@@ -78,3 +78,19 @@ def test_importing_loads_only_what_the_stage_needs(statement, absent):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not absent & set(loaded)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="huge pages are Linux's")
+@pytest.mark.parametrize(("users_own", "aligned"), [(None, True), ("0", False)])
+def test_the_command_has_torch_put_large_tensors_on_huge_pages(monkeypatch, users_own, aligned):
+    """What keeps a long run's memory flat. Such tensors begin on a page, which shows it."""
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    if users_own is not None:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", users_own)
+    code = (
+        "import clipmsa.cli.main, mmap, torch;"
+        "print(all(torch.empty(3 << 20).data_ptr() % mmap.PAGESIZE == 0 for _ in range(8)))"
+    )
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(aligned)
