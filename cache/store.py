@@ -25,6 +25,7 @@ FORMAT = "clipmsa-features"
 VERSION = 1
 ID_SEPARATOR = "$_$"
 SPLITS = ("train", "valid", "test")
+DRAWN = "drawn"  # how the source of splits begins where no one but us made them
 MODALITIES = ("text", "audio", "vision")
 BRANCHES = ("own", "clip")
 LEVELS = ("utterance", "sequence")
@@ -221,6 +222,11 @@ class FeatureStore:
         return np.array([row for row, name in enumerate(self.splits) if name == split], np.int64)
 
     @property
+    def drawn_splits(self) -> bool:
+        """Whether splits are a draw of clipmsa's: figures compare with no published ones."""
+        return self.splits_from.startswith(DRAWN)
+
+    @property
     def untrained_streams(self) -> list[str]:
         """Streams whose encoder had random weights; their figures say nothing about the method."""
         return [name for name, stream in self.streams.items() if stream.spec.untrained]
@@ -241,6 +247,7 @@ class FeatureStore:
             )
         self.dataset = self._attribute(file, "dataset")
         self.profile = self._attribute(file, "profile")
+        self.splits_from = self._attribute(file, "splits_from")
         self.created = self._attribute(file, "created")
         self.clipmsa_version = self._attribute(file, "clipmsa_version")
 

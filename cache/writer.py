@@ -58,10 +58,12 @@ def write_store(
     utterances: Sequence[Utterance],
     streams: Iterable[StreamColumn],
     failures: Sequence[Failure] = (),
+    splits_from: str = "",
 ) -> None:
     """Write a store of format version 1 to `path`, whole or not at all.
 
     Rows are taken from the columns as they are written, so memory holds a block at a time.
+    `splits_from` says in words where the splits come from.
 
     Raises:
         StoreError: a column does not have the rows that its `lengths` promise, what was written
@@ -82,7 +84,7 @@ def write_store(
                 alignment_interval=_PAGE,
             ) as file,
         ):
-            _write_head(file, dataset, profile)
+            _write_head(file, dataset, profile, splits_from)
             _write_table(file, utterances)
             group = file.create_group("streams")
             for column in columns:
@@ -121,13 +123,15 @@ def _told(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: could not be written ({reason}); is the disk full?") from None
 
 
-def _write_head(file: h5py.File, dataset: str, profile: str) -> None:
+def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["version"] = VERSION
     file.attrs["dataset"] = dataset
     file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     file.attrs["clipmsa_version"] = version("clipmsa")
     file.attrs["profile"] = profile
+    if splits_from:
+        file.attrs["splits_from"] = splits_from
 
 
 def _write_table(file: h5py.File, utterances: Sequence[Utterance]) -> None:

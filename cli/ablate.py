@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counts_by_split, note, pick_device, progress, warn_untrained
+from .console import counts_by_split, note, pick_device, progress, tell_splits, warn_untrained
 from .console import out as stdout
 from .train import EpochTally, default_workers, parse_seeds
 
@@ -93,4 +93,6 @@ def ablate(
         )
     stdout.print((folder / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False)
     warn_untrained(sorted({n for _, run in results for n in run.metrics["features"]["untrained"]}))
+    if store.drawn_splits:
+        tell_splits(store.splits_from, drawn=True)
     note("{}: table.md, table.csv, table.tex, and a folder for each run", folder)

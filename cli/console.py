@@ -50,6 +50,18 @@ def warn_untrained(streams: list[str]) -> None:
         )
 
 
+def tell_splits(source: str, drawn: bool) -> None:
+    """Say where splits come from, and what follows where they are our own draw."""
+    if drawn:
+        note(
+            "[bold yellow]splits:[/] {}, and not CMU's: figures cannot be compared with published "
+            "ones; extract with CMU's, by --folds FILE.json or with its SDK (mmsdk) installed",
+            source,
+        )
+    elif source:
+        note("splits: {}", source)
+
+
 def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, else Apple's MPS, else the CPU; other names are torch's own.
 

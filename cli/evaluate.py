@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import note, out, pick_device, warn_untrained
+from .console import note, out, pick_device, tell_splits, warn_untrained
 from .train import number
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def evaluate(
         _print(rows, len(evaluation.seeds))
     untrained = {spec.name for c in checkpoints for spec in c.streams.values() if spec.untrained}
     warn_untrained(sorted(untrained))
+    if store.drawn_splits:
+        tell_splits(store.splits_from, drawn=True)
 
 
 def _words(text: str | None) -> list[str]:

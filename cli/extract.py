@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counts_by_split, note, pick_device, progress, warn_untrained
+from .console import counts_by_split, note, pick_device, progress, tell_splits, warn_untrained
 
 _MOST_LANES = 4  # each keeps a batch of clips in memory, and its activations
 
@@ -152,7 +152,7 @@ def tell_of(manifest: Manifest) -> None:
     if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
         return
     note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)
-    note("[bold yellow]splits:[/] {}" if manifest.drawn else "splits: {}", manifest.splits)
+    tell_splits(manifest.splits, manifest.drawn)
     for what, ids in manifest.gaps.items():
         note("{} times: {} ({}{})", len(ids), what, ids[0], ", ..." if ids[1:] else "")
 

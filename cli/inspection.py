@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, out, warn_untrained
+from .console import note, out, tell_splits, warn_untrained
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -49,7 +49,7 @@ def inspect_dataset(path: Path, folds: Path | None, everything: bool) -> None:
     found = survey(manifest)
     out.print(f"{path}: {manifest.layout}", markup=False, highlight=False, soft_wrap=True)
     _print_counts(found)
-    note("[bold yellow]splits:[/] {}" if manifest.drawn else "splits: {}", manifest.splits)
+    tell_splits(manifest.splits, manifest.drawn)
     for what, ids in found.gaps.items():
         shown = ids if everything else ids[:_SHOWN]
         note("{} times: {}", len(ids), what)
@@ -88,6 +88,7 @@ def inspect_store(path: Path) -> None:
     _print_streams(opened)
     if opened.failed:
         _print_failures(opened)
+    tell_splits(opened.splits_from, opened.drawn_splits)
     warn_untrained(opened.untrained_streams)
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import counts_by_split, note, out, pick_device, progress, warn_untrained
+from .console import (
+    counts_by_split,
+    note,
+    out,
+    pick_device,
+    progress,
+    tell_splits,
+    warn_untrained,
+)
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -154,6 +162,8 @@ def run_train(
         note("{}", f"seed {outcome.seed}: {how}{found}")
     print_metrics(result.metrics)
     warn_untrained(result.metrics["features"]["untrained"])
+    if store.drawn_splits:
+        tell_splits(store.splits_from, drawn=True)
     note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")
     return result
 

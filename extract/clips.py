@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipmsa.cache import Utterance
+from clipmsa.cache.store import DRAWN
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ class Manifest:
     clips: list[Clip]
     layout: str = ""  # how the folder was understood, in words
     splits: str = ""  # where the splits come from, in words
-    drawn: bool = False  # whether the splits are our own draw, and comparable with nothing
     gaps: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what is missing -> ids
     media: tuple[Path, ...] = ()  # folders that hold clips and nothing else
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the splits are our own draw, so that figures compare with nobody's."""
+        return self.splits.startswith(DRAWN)
 
     def shard(self, index: int, count: int) -> Manifest:
         """Block `index`, counted from 0, of `count` nearly equal blocks of the table.

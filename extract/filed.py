@@ -66,6 +66,7 @@ class Filed:
         *,
         dataset: str,
         profile: str,
+        splits_from: str,
         utterances: Sequence[Utterance],
         failures: Sequence[Failure],
     ) -> None:
@@ -74,6 +75,7 @@ class Filed:
             path,
             dataset=dataset,
             profile=profile,
+            splits_from=splits_from,
             utterances=[self._timed(utterance) for utterance in utterances],
             streams=[self._column(name, utterances) for name in self.specs],
             failures=failures,

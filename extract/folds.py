@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from clipmsa.cache.errors import TableError
-from clipmsa.cache.store import SPLITS
+from clipmsa.cache.store import DRAWN, SPLITS
 
 from .clips import Clip, Manifest
 
@@ -26,7 +26,6 @@ class Folds:
 
     of: Mapping[str, str]
     source: str
-    drawn: bool = False
 
 
 def split(manifest: Manifest, file: Path | None) -> Manifest:
@@ -50,14 +49,15 @@ def split(manifest: Manifest, file: Path | None) -> Manifest:
         else:
             clips.append(Clip(replace(clip.utterance, split=fold), clip.path))
     if not clips:
-        raise TableError(f"{folds.source}: holds none of the {len(manifest.videos())} videos")
+        count = len(manifest.videos())
+        raise TableError(f"{file or folds.source}: holds none of the {count} videos")
     gaps = {
         **manifest.gaps,
         "clip of a video in no fold": unlisted,
         "video of a fold without a clip": sorted(folds.of.keys() - manifest.videos()),
     }
     filled = {what: ids for what, ids in gaps.items() if ids}
-    return replace(manifest, clips=clips, splits=folds.source, drawn=folds.drawn, gaps=filled)
+    return replace(manifest, clips=clips, splits=folds.source, gaps=filled)
 
 
 def read_folds(file: Path) -> Folds:
@@ -80,7 +80,7 @@ def read_folds(file: Path) -> Folds:
         raise TableError(
             f"{file}: must be an object of three lists of video ids, {', '.join(SPLITS)}"
         )
-    return Folds(_by_video(file, lists), str(file))
+    return Folds(_by_video(file, lists), f"fold lists of {file.name}")
 
 
 def sdk_folds(dataset: str) -> Folds | None:
@@ -97,7 +97,7 @@ def sdk_folds(dataset: str) -> Folds | None:
                 for target in node.targets
                 if isinstance(target, ast.Name) and target.id in _SDK_NAMES
             }
-            return Folds(_by_video(file, lists), f"the CMU SDK's fold lists ({file})")
+            return Folds(_by_video(file, lists), "the CMU SDK's fold lists")
     return None
 
 
@@ -114,9 +114,7 @@ def drawn_folds(videos: Iterable[str], seed: int = SEED) -> Folds:
     names += ["train"] * (len(drawn) - len(names))
     return Folds(
         dict(zip(drawn, names, strict=False)),
-        f"drawn by video with seed {seed}, and not CMU's: figures cannot be compared with "
-        f"published ones; give CMU's with --folds FILE.json, or install its SDK (mmsdk)",
-        drawn=True,
+        f"{DRAWN} by video with seed {seed}",
     )
 
 

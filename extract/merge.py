@@ -19,12 +19,13 @@ def merge_stores(shards: Sequence[Path], out: Path) -> int:
 
     Raises:
         FingerprintError: a stream was made in two ways.
-        StoreError: shards differ in dataset, profile or streams, or hold the same utterance twice.
+        StoreError: shards differ in dataset, profile, source of splits or streams, or hold an
+            utterance twice.
     """
     stores = [FeatureStore(path, mapped=False) for path in shards]
     first = stores[0]
     for store in stores[1:]:
-        for key in ("dataset", "profile"):
+        for key in ("dataset", "profile", "splits_from"):
             if getattr(store, key) != getattr(first, key):
                 raise StoreError(
                     f"{store.path}: {key} is '{getattr(store, key)}', "
@@ -52,6 +53,7 @@ def merge_stores(shards: Sequence[Path], out: Path) -> int:
         out,
         dataset=first.dataset,
         profile=first.profile,
+        splits_from=first.splits_from,
         utterances=utterances,
         failures=[failure for store in stores for failure in store.failed],
     )

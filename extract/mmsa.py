@@ -33,7 +33,7 @@ def read_mmsa(root: Path, dataset: str) -> Manifest:
         return Clip(utterance, media_file(root / "Raw" / video_id, clip_id))
 
     clips = read_clips(root / TABLE, COLUMNS, clip)
-    splits = f"column mode of {root / TABLE}"
+    splits = f"column mode of {TABLE}"
     return Manifest(dataset, clips, "MMSA layout", splits, media=(root / "Raw",))
 
 
@@ -44,7 +44,7 @@ def read_csv(table: Path, root: Path) -> Manifest:
         TableError: a column is missing, or rows are faulty; names file and row.
     """
     clips = read_clips(table, CSV_COLUMNS, _csv_row(root))
-    return Manifest(table.stem, clips, "CSV manifest", f"column split of {table}")
+    return Manifest(table.stem, clips, "CSV manifest", f"column split of {table.name}")
 
 
 def _csv_row(root: Path) -> Callable[[Row], Clip]:

@@ -109,6 +109,7 @@ def extract(
                 out,
                 dataset=manifest.dataset,
                 profile=settings.profile.name,
+                splits_from=manifest.splits,
                 utterances=kept,
                 failures=left_out,
             )

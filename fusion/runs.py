@@ -144,6 +144,7 @@ def _complete(
         "features": {
             "path": str(store.path),
             "utterances": len(store),
+            "splits_from": store.splits_from,
             "fingerprints": {spec.name: spec.fingerprint for spec in streams.values()},
             "untrained": [spec.name for spec in streams.values() if spec.untrained],
         },

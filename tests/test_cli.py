@@ -192,6 +192,27 @@ def test_splits_that_were_drawn_are_said_to_be_so(cli, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_store_remembers_that_its_splits_were_drawn(cli, plant, tmp_path):
+    plant(tmp_path / "s.h5")
+    _, _, err = cli("inspect s.h5")
+    assert "splits:" not in err
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        file.attrs["splits_from"] = "drawn by video with seed 1111"
+    warning = "splits: drawn by video with seed 1111, and not CMU's: figures cannot be compared"
+    for line in (
+        "inspect s.h5",
+        "train --features s.h5 --seeds 1 --epochs 1 --out run",
+        "ablate --features s.h5 --variants full --seeds 1 --set epochs=1",
+        "evaluate run --features s.h5",
+    ):
+        status, _, err = cli(line)
+        assert status == 0
+        assert warning in err, line
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["features"]["splits_from"] == "drawn by video with seed 1111"
+
+
+@pytest.mark.slow
 def test_the_whole_way_with_real_encoders(cli, clips, tmp_path):
     """Real clips, all six encoders at toy size, training, metrics; then once more for nothing."""
     status, _, err = cli(f"extract --dataset d --root {clips} --profile tiny --limit 11")

@@ -127,6 +127,7 @@ def contents(path: Path) -> dict[str, Any]:
     return {
         "table": store.utterances.to_dict("list"),
         "failed": store.failed,
+        "splits_from": store.splits_from,
         **{
             name: (s.spec, s.values.tolist(), s.offsets.tolist())
             for name, s in store.streams.items()
@@ -425,10 +426,12 @@ def test_lanes_share_torch_s_threads_and_give_them_back(media, tmp_path, monkeyp
 
 def test_shards_merge_into_the_store_of_one_run(media, tmp_path):
     names = [*map(str, range(7)), "broken", "8"]
-    extract(manifest(media, *names), tmp_path / "whole.h5", settings())
+    table = replace(manifest(media, *names), splits="drawn by video")
+    extract(table, tmp_path / "whole.h5", settings())
     shards = [tmp_path / f"{i}.h5" for i in range(4)]
     for i, shard in enumerate(shards):
-        extract(manifest(media, *names).shard(i, 4), shard, settings())
+        extract(table.shard(i, 4), shard, settings())
+    assert FeatureStore(tmp_path / "whole.h5").drawn_splits
     assert merge_stores(shards, tmp_path / "merged.h5") == 8
     assert contents(tmp_path / "merged.h5") == contents(tmp_path / "whole.h5")
 
@@ -445,6 +448,9 @@ def test_shards_that_do_not_belong_together_are_not_merged(media, tmp_path):
         with pytest.raises(kind, match=message):
             merge_stores([one, other], out)
         other.unlink()
+    extract(replace(table.shard(1, 2), splits="drawn by video"), other, settings())
+    with pytest.raises(StoreError, match=r"splits_from is 'drawn by video', that of .* is ''"):
+        merge_stores([one, other], out)
     with pytest.raises(StoreError, match=r"'v.*0' is in .* too"):
         merge_stores([one, one], out)
     assert not out.exists()
