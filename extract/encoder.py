@@ -12,9 +12,10 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -48,7 +49,6 @@ class Encoder(ABC):
     modality: ClassVar[Literal["text", "audio", "vision"]]
     consumes: ClassVar[Literal["text", "waveform", "frames"]]
     level: Literal["utterance", "sequence"]
-    states: ClassVar[str] = ""  # what its rows are called where `pooling = "none"` keeps them all
     sample_rate: int = 0  # Hz, of encoders that consume a waveform
     dim: int
 
@@ -87,6 +87,60 @@ class Encoder(ABC):
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+class StatesEncoder(Encoder):
+    """An encoder of a sequence, whose rows are read off the states of its last layer.
+
+    They are one vector, or with `pooling = "none"` the states themselves.
+    """
+
+    states: ClassVar[str]  # what states are called: tokens, frames
+    poolings: ClassVar[tuple[str, ...]]
+
+    def __init__(self, module: nn.Module, device: torch.device, precision: Precision) -> None:
+        super().__init__(module, device, precision)
+        self._last: threading.local | None = None
+
+    def read(self, stream: str, pooling: str) -> None:
+        """Set what rows are.
+
+        Raises:
+            ProfileError: the encoder has no such pooling.
+        """
+        if pooling not in self.poolings:
+            *others, last = self.poolings
+            raise ProfileError(
+                f"stream '{stream}': pooling is '{pooling}', must be {', '.join(others)} or {last}"
+            )
+        self.pooling = pooling
+        self.level = "sequence" if pooling == "none" else "utterance"
+
+    def sharing(self) -> Self:
+        """Another encoder of the same network, to be read in another way.
+
+        Of a batch that both are given, the network runs once.
+        """
+        self._last = self._last or threading.local()
+        return copy(self)
+
+    def _encode(self, items: Sequence[Any]) -> list[Tensor]:
+        if self._last is None:
+            return [self._rows(states) for states in self._states(items)]
+        # Kept for each lane by itself: the items, compared by identity, and their states.
+        known, states = getattr(self._last, "batch", ((), []))
+        if len(known) != len(items) or any(a is not b for a, b in zip(known, items, strict=True)):
+            states = self._states(items)
+            self._last.batch = (tuple(items), states)
+        return [self._rows(of_item) for of_item in states]
+
+    @abstractmethod
+    def _states(self, items: Sequence[Any]) -> list[Tensor]:
+        """(T, dim) of every item."""
+
+    @abstractmethod
+    def _rows(self, states: Tensor) -> Tensor:
+        """(T, dim) -> (1, dim), or the states that are kept."""
 
 
 def states_name(stream: str, states: str) -> str:

@@ -14,7 +14,7 @@ from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ProfileError, WeightsError
 from clipmsa.cache.provenance import canonical_json, fingerprint
 
-from .encoder import Encoder, Precision, encoder_class
+from .encoder import Encoder, Precision, StatesEncoder, encoder_class
 from .profiles import Profile, StreamRecipe
 from .weights import Checkpoint, WeightsMode, find_checkpoint
 
@@ -65,13 +65,18 @@ class StreamPlan:
     def fingerprint(self) -> str:
         return fingerprint(self.config)
 
-    def build(self) -> Encoder:
-        """Load the encoder onto the device.
+    def build(self, vectors: Encoder | None = None) -> Encoder:
+        """Load the encoder onto the device, or share the network of `vectors`, that of `states_of`.
 
         Raises:
             WeightsError: the checkpoint does not fit.
             ProfileError: the profile sets an option that the encoder does not have.
         """
+        if isinstance(vectors, StatesEncoder):
+            states = vectors.sharing()
+            readout = {k: v for k, v in self.recipe.options.items() if k in ("pooling", "rate")}
+            states.read(self.recipe.name, **readout)
+            return states
         make: Callable[..., Encoder] = encoder_class(self.recipe.encoder)
         try:
             return make(

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from clipmsa.cache.errors import ProfileError
 from clipmsa.cache.store import BRANCHES
 
-from .encoder import Precision, encoder_class, states_name
+from .encoder import Precision, StatesEncoder, encoder_class, states_name
 
 _SHIPPED = Path(__file__).with_name("profiles")
 # What a source may say beside its kind; `megabytes`, for `clipmsa weights list`, is no condition.
@@ -87,7 +87,7 @@ class Profile:
         more = []
         for recipe in self.streams:
             encoder = encoder_class(recipe.encoder)
-            if encoder.states and recipe.options.get("pooling") != "none":
+            if issubclass(encoder, StatesEncoder) and recipe.options.get("pooling") != "none":
                 options = {**recipe.options, "pooling": "none"}
                 if encoder.consumes == "waveform" and rate is not None:
                     options["rate"] = rate

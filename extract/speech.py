@@ -15,11 +15,11 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Encoder, Precision
+from .encoder import Precision, StatesEncoder
 from .text import load_pretrained, quiet, random_model, vectors_of
 
 
-class TransformersSpeech(Encoder):
+class TransformersSpeech(StatesEncoder):
     """Any transformers speech encoder over raw waveforms; one vector, the mean over its frames.
 
     With `pooling = "none"` a sequence: the frames themselves, or the means of those in each
@@ -29,8 +29,8 @@ class TransformersSpeech(Encoder):
 
     modality = "audio"
     consumes = "waveform"
-    level: Literal["utterance", "sequence"] = "utterance"
     states = "frames"
+    poolings = ("mean", "none")
 
     def __init__(
         self,
@@ -43,12 +43,7 @@ class TransformersSpeech(Encoder):
         rate: float | None = None,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        if pooling not in ("mean", "none"):
-            raise ProfileError(f"stream '{stream}': pooling is '{pooling}', must be mean or none")
-        if rate is not None and (pooling != "none" or not rate > 0):
-            raise ProfileError(
-                f"stream '{stream}': rate is {rate}; it must be above 0, and goes with pooling none"
-            )
+        self.read(stream, pooling, rate)
         if checkpoint is None:
             model = random_model(vectors_of(stream, self.states, pooling), architecture)
             self.features = Wav2Vec2FeatureExtractor()
@@ -63,26 +58,35 @@ class TransformersSpeech(Encoder):
         self.dim = int(model.config.hidden_size)
         self.shortest = receptive_field(model.config.conv_kernel, model.config.conv_stride)
         self.step = math.prod(model.config.conv_stride)  # samples from one frame to the next
-        self.pooling, self.rate = pooling, rate
-        self.level = "sequence" if pooling == "none" else "utterance"
 
-    def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:
-        return [self._rows(waveform) for waveform in items]
+    def read(self, stream: str, pooling: str, rate: float | None = None) -> None:
+        if rate is not None and (pooling != "none" or not rate > 0):
+            raise ProfileError(
+                f"stream '{stream}': rate is {rate}; it must be above 0, and goes with pooling none"
+            )
+        super().read(stream, pooling)
+        self.rate = rate
 
-    def _rows(self, waveform: NDArray[np.float32]) -> Tensor:
-        """(samples,) -> (1, dim), or (T, dim) without pooling."""
+    def _states(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:
+        return [self._frames(waveform) for waveform in items]
+
+    def _frames(self, waveform: NDArray[np.float32]) -> Tensor:
+        """(samples,) -> (T, dim)."""
         # Shorter than one frame: the convolutions would have nothing to give.
         waveform = np.pad(waveform, (0, max(0, self.shortest - len(waveform))))
         values = self.features(waveform, sampling_rate=self.sample_rate, return_tensors="pt")
         states: Tensor = self.module(values["input_values"].to(self.device)).last_hidden_state
+        return states[0]
+
+    def _rows(self, states: Tensor) -> Tensor:
         if self.pooling == "mean":
-            return states.mean(dim=1)
+            return states.mean(dim=0, keepdim=True)
         if self.rate is None:
-            return states[0]
-        middles = np.arange(states.shape[1]) * self.step + self.shortest / 2
+            return states
+        middles = np.arange(len(states)) * self.step + self.shortest / 2
         windows = np.floor(middles / self.sample_rate * self.rate)
         _, counts = np.unique(windows, return_counts=True)
-        parts = torch.split(states[0], counts.tolist())
+        parts = torch.split(states, counts.tolist())
         return torch.stack([part.mean(dim=0) for part in parts])
 
 

@@ -16,12 +16,12 @@ from transformers.utils import logging
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Encoder, Precision, in_batches, seeded
+from .encoder import Precision, StatesEncoder, in_batches, seeded
 
 _BATCH = 32
 
 
-class TransformersText(Encoder):
+class TransformersText(StatesEncoder):
     """Any transformers text encoder; one vector from the last layer.
 
     `pooling` is "cls", the first token (not the pooler's output, which is a further layer), "mean"
@@ -31,8 +31,8 @@ class TransformersText(Encoder):
 
     modality = "text"
     consumes = "text"
-    level: Literal["utterance", "sequence"] = "utterance"
     states = "tokens"
+    poolings = ("cls", "mean", "none")
 
     def __init__(
         self,
@@ -45,10 +45,7 @@ class TransformersText(Encoder):
         max_tokens: int = 512,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        if pooling not in ("cls", "mean", "none"):
-            raise ProfileError(
-                f"stream '{stream}': pooling is '{pooling}', must be cls, mean or none"
-            )
+        self.read(stream, pooling)
         if max_tokens < 2:  # [CLS] and [SEP]
             raise ProfileError(f"stream '{stream}': max_tokens is {max_tokens}, must be at least 2")
         model: Any
@@ -58,14 +55,18 @@ class TransformersText(Encoder):
         else:
             model, self.tokenizer = load_pretrained(checkpoint), load_tokenizer(checkpoint)
         super().__init__(model, device, precision)
-        self.pooling, self.max_tokens = pooling, max_tokens
-        self.level = "sequence" if pooling == "none" else "utterance"
+        self.max_tokens = max_tokens
         self.dim = int(model.config.hidden_size)
 
-    def _encode(self, items: Sequence[str]) -> list[Tensor]:
-        return [rows for texts in in_batches(items, _BATCH) for rows in self._rows(list(texts))]
+    def _states(self, items: Sequence[str]) -> list[Tensor]:
+        return [rows for texts in in_batches(items, _BATCH) for rows in self._tokens(list(texts))]
 
-    def _rows(self, texts: list[str]) -> list[Tensor]:
+    def _rows(self, states: Tensor) -> Tensor:
+        if self.pooling == "cls":
+            return states[:1]
+        return states.mean(dim=0, keepdim=True) if self.pooling == "mean" else states
+
+    def _tokens(self, texts: list[str]) -> list[Tensor]:
         tokens = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )
@@ -73,12 +74,7 @@ class TransformersText(Encoder):
         states: Tensor = self.module(
             input_ids=tokens["input_ids"].to(self.device), attention_mask=mask
         ).last_hidden_state
-        if self.pooling == "none":
-            return [rows[kept] for rows, kept in zip(states, mask.bool(), strict=True)]
-        if self.pooling == "cls":
-            return list(states[:, :1])
-        mean: Tensor = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return list(mean[:, None])
+        return [rows[kept] for rows, kept in zip(states, mask.bool(), strict=True)]
 
 
 class HashedWords:

@@ -64,7 +64,9 @@ class Worker:
         # cuDNN's convolutions use TF32 unless told otherwise; "fp32" would not be true then.
         torch.backends.cudnn.allow_tf32 = False
         self.settings = settings
-        self.encoders = {name: plan.build() for name, plan in plans.items()}
+        self.encoders: dict[str, Encoder] = {}
+        for name, plan in plans.items():
+            self.encoders[name] = plan.build(self.encoders.get(plan.recipe.states_of))
         self.specs: Mapping[str, StreamSpec] = {
             name: plan.spec(self.encoders[name]) for name, plan in plans.items()
         }

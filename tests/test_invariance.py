@@ -193,23 +193,15 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
 
 
+# With states, which share a network with the vectors, and what it gave of the last batch.
+TINY = Settings(load_profile("tiny").with_sequences(), "random")
+
+
 @pytest.fixture
 def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that are loaded for one run serve the next."""
-    monkeypatch.setattr(StreamPlan, "build", cached_build)
-
-
-@functools.cache
-def built(stream: str) -> Encoder:
-    return build(plan_streams(TINY)[stream])
-
-
-def cached_build(plan: StreamPlan) -> Encoder:
-    return built(plan.recipe.name)
-
-
-build = StreamPlan.build
-TINY = Settings(load_profile("tiny"), "random")
+    encoders = worker.Worker(plan_streams(TINY), TINY).encoders
+    monkeypatch.setattr(StreamPlan, "build", lambda plan, vectors=None: encoders[plan.recipe.name])
 
 
 def plain(clips: Manifest, profile: Profile, folder: Path) -> FeatureStore:

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clipmsa.cache.errors import ProfileError
 from clipmsa.extract.plan import Settings, StreamPlan, plan_streams
 from clipmsa.extract.profiles import Media, check_precision, load_profile
 from clipmsa.extract.weights import find_checkpoint
+from clipmsa.extract.worker import Worker
 
 OWN = """
 weights = "random"
@@ -88,6 +90,34 @@ def test_states_at_random_are_those_of_their_vectors_encoder() -> None:
     spec = plans["albert_tokens"].spec(tokens)
     assert (spec.level, spec.states_of, spec.dim) == ("sequence", "albert", 64)
     assert spec.fingerprint != plans["albert"].fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "items"),
+    [
+        ("albert", ["a film", "another one, and longer", "a film"]),
+        ("wav2vec2", [np.sin(np.arange(length, dtype=np.float32) / 9) for length in (4000, 9000)]),
+    ],
+)
+def test_the_network_of_vectors_and_states_runs_once_a_batch(name, items) -> None:
+    settings = Settings(load_profile("tiny").with_sequences(rate=8), weights="random")
+    plans = {n: plan for n, plan in plan_streams(settings).items() if n.startswith(name)}
+    one, other = (plan.build() for plan in plans.values())
+    apart = [one.encode(items), other.encode(items)]
+    vectors, states = Worker(plans, settings).encoders.values()
+    assert states.module is vectors.module
+    runs: list[int] = []
+    vectors.module.register_forward_hook(lambda *_: runs.append(1))
+    together = [vectors.encode(items), states.encode(items)]
+    batches = 1 if name == "albert" else len(items)  # speech goes clip by clip
+    assert len(runs) == batches
+    for alone, shared in zip(apart, together, strict=True):
+        for a, b in zip(alone, shared, strict=True):
+            np.testing.assert_array_equal(a, b)
+    less = states.encode(items[1:])  # another batch, of which nothing is at hand
+    assert len(runs) > batches
+    np.testing.assert_allclose(less[0], together[1][1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_toml_file_of_the_user_s_is_a_profile(own: Path) -> None:
