@@ -73,10 +73,7 @@ def write_report(
 ) -> Report:
     """Read the runs and what is at hand beside the first, write the page, and give its content."""
     from clipmsa.cache.files import publish_text
-    from clipmsa.fusion.evidence import find_evidence
-    from clipmsa.fusion.page import render
-    from clipmsa.fusion.record import read_runs
-    from clipmsa.fusion.report import build_report
+    from clipmsa.fusion.report import build_report, find_evidence, read_runs, render
 
     records = read_runs(runs)
     thumbnails = None if clips is None else _thumbnails(clips)
@@ -94,8 +91,7 @@ def write_report(
 def write_video_report(predictions: Path, out: Path) -> None:
     """Write the page of a file of predictions; it plays the videos from where they are."""
     from clipmsa.cache.files import publish_text
-    from clipmsa.fusion.page import render_videos
-    from clipmsa.fusion.scored import scored_videos
+    from clipmsa.fusion.report import render_videos, scored_videos
 
     def source(file: str) -> str | None:
         if not Path(file).is_file():

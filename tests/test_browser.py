@@ -19,10 +19,7 @@ import pytest
 from clipmsa.cli.main import main
 from clipmsa.extract.synthetic import write_clip
 from clipmsa.extract.thumbnails import thumbnails
-from clipmsa.fusion.evidence import find_evidence
-from clipmsa.fusion.page import render
-from clipmsa.fusion.record import read_run
-from clipmsa.fusion.report import build_report
+from clipmsa.fusion.report import build_report, find_evidence, read_run, render
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,7 @@ import pytest
 
 from clipmsa.cache.errors import FingerprintError, RunError, StoreError
 from clipmsa.fusion import regression_metrics
-from clipmsa.fusion.evidence import find_evidence
-from clipmsa.fusion.record import read_run, read_runs
+from clipmsa.fusion.report import find_evidence, read_run, read_runs
 
 
 @pytest.fixture

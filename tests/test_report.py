@@ -19,15 +19,20 @@ from plotly.offline import get_plotlyjs
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import RunError
 from clipmsa.cli.main import main
-from clipmsa.fusion import charts, charts_explain
-from clipmsa.fusion.chart import GREY, RED, TEAL
 from clipmsa.fusion.config import RunConfig, configured
-from clipmsa.fusion.evidence import find_evidence
 from clipmsa.fusion.explain import CoAttentionMap
 from clipmsa.fusion.metrics import METRICS, Difference
-from clipmsa.fusion.page import render
-from clipmsa.fusion.record import RunRecord, read_run
-from clipmsa.fusion.report import Report, build_report
+from clipmsa.fusion.report import (
+    Report,
+    build_report,
+    charts_explain,
+    charts_results,
+    find_evidence,
+    read_run,
+    render,
+)
+from clipmsa.fusion.report.chart import GREY, RED, TEAL
+from clipmsa.fusion.report.record import RunRecord
 from clipmsa.fusion.runs import run
 from clipmsa.fusion.trainer import predict
 
@@ -313,7 +318,7 @@ def test_runs_tested_on_other_utterances_are_not_paired(record):
 def test_confusion_counts_classes_as_acc7_rounds_them():
     labels = np.array([-3.0, -2.6, 0.5, 0.4, 3.0])
     predictions = np.array([-3.9, -1.2, 0.6, -0.2, 2.5])
-    cells = charts.confusion(labels, predictions).figure.data[0]
+    cells = charts_results.confusion(labels, predictions).figure.data[0]
     counted = {
         (cells.y[i], cells.x[j]): cells.text[i][j]
         for i, j in np.argwhere(np.asarray(cells.text) != "")
@@ -324,7 +329,7 @@ def test_confusion_counts_classes_as_acc7_rounds_them():
 
 def test_calibration_is_the_mean_prediction_of_each_label_class():
     labels = np.array([-1.0, -0.8, 2.0])
-    means = charts.calibration(labels, np.array([-0.4, -0.2, 1.0])).figure.data[1]
+    means = charts_results.calibration(labels, np.array([-0.4, -0.2, 1.0])).figure.data[1]
     assert_allclose(means.x, [-0.9, 2.0])
     assert_allclose(means.y, [-0.3, 1.0])
     half = 1.96 * np.std([-0.4, -0.2], ddof=1) / np.sqrt(2)
@@ -334,7 +339,7 @@ def test_calibration_is_the_mean_prediction_of_each_label_class():
 
 def test_residuals_count_every_utterance():
     labels, predictions = np.zeros(5), np.array([-1.5, -0.1, 0.1, 0.1, 1.5])
-    bars = charts.residuals(labels, predictions).figure.data[0]
+    bars = charts_results.residuals(labels, predictions).figure.data[0]
     assert sum(bars.y) == 5
     assert sum(y for x, y in zip(bars.x, bars.y, strict=True) if x < -1) == 1
 
@@ -345,7 +350,7 @@ def test_a_difference_is_coloured_only_where_its_interval_leaves_0_out():
         Difference(-0.1, -0.2, -0.05, 0.01),
         Difference(0.1, -0.1, 0.3, 0.4),
     ]
-    points = charts.differences(["worse", "better", "alike"], found).figure.data[0]
+    points = charts_results.differences(["worse", "better", "alike"], found).figure.data[0]
     assert points.marker.color == (RED, TEAL, GREY)
 
 

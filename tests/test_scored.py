@@ -14,8 +14,9 @@ from plotly.offline import get_plotlyjs
 from clipmsa.cache.errors import TableError
 from clipmsa.cli.main import main
 from clipmsa.cli.timeline import Row
-from clipmsa.fusion.chart import GREY, RED, TEAL
-from clipmsa.fusion.scored import clock_ticks, scored_videos, timeline
+from clipmsa.fusion.report import scored_videos
+from clipmsa.fusion.report.chart import GREY, RED, TEAL
+from clipmsa.fusion.report.scored import clock_ticks, timeline
 
 
 def write(path: Path, *rows: dict[str, object]) -> Path:

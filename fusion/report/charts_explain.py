@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
+from clipmsa.fusion.explain import CoAttentionMap
+from clipmsa.fusion.metrics import Difference
+
 from .chart import (
     BLUE,
     CLASSES,
@@ -23,8 +26,6 @@ from .chart import (
     signed,
     signed_axis,
 )
-from .explain import CoAttentionMap
-from .metrics import Difference
 
 # Ticks of a map's scale, where 1 is as often as attending to all elements alike.
 _TIMES = (

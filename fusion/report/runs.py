@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import SPLITS
+from clipmsa.fusion.data import FeatureData
+from clipmsa.fusion.explain import co_attention_maps, frame_contributions, modality_contributions
+from clipmsa.fusion.metrics import METRICS, paired_differences
+from clipmsa.fusion.model import ClipMSA
 
-from . import charts, charts_explain
+from . import charts_explain, charts_results
 from .chart import Chart, percent
-from .data import FeatureData
 from .evidence import Evidence
-from .explain import co_attention_maps, frame_contributions, modality_contributions
-from .metrics import METRICS, paired_differences
-from .model import ClipMSA
 from .record import RunRecord
 
 Floats = NDArray[np.float64]
@@ -185,11 +185,11 @@ def _run(record: RunRecord, name: str, evidence: Evidence) -> RunPart:
         [rows[key] for key in HEADLINE],
         list(rows.values()),
         [
-            *charts.learning_curves(record.curves),
-            charts.predicted_against_true(record.ids, texts, labels, predictions),
-            charts.residuals(labels, predictions),
-            charts.confusion(labels, predictions),
-            charts.calibration(labels, predictions),
+            *charts_results.learning_curves(record.curves),
+            charts_results.predicted_against_true(record.ids, texts, labels, predictions),
+            charts_results.residuals(labels, predictions),
+            charts_results.confusion(labels, predictions),
+            charts_results.calibration(labels, predictions),
         ],
     )
 
@@ -211,7 +211,7 @@ def _comparison(records: Sequence[RunRecord], names: Sequence[str]) -> list[Char
     """Bars of each headline metric, and differences from the first run where labels agree."""
     if len(records) < 2:
         return []
-    bars = [charts.comparison(records, names, key) for key in HEADLINE]
+    bars = [charts_results.comparison(records, names, key) for key in HEADLINE]
     first, *others = records
     found = {
         name: paired_differences(other.scores, first.scores, first.labels)["mae"]
@@ -219,7 +219,7 @@ def _comparison(records: Sequence[RunRecord], names: Sequence[str]) -> list[Char
         # Tested on something else, no utterance can be paired.
         if other.ids == first.ids and np.array_equal(other.labels, first.labels)
     }
-    return [*bars, charts.differences(list(found), list(found.values()))] if found else bars
+    return [*bars, charts_results.differences(list(found), list(found.values()))] if found else bars
 
 
 def _contributions(record: RunRecord, moved: dict[str, Floats]) -> list[Chart]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from clipmsa.fusion.metrics import LOWER_IS_BETTER, METRICS, Difference
+
 from .chart import (
     BLUE,
     CLASS_TICKS,
@@ -30,7 +32,6 @@ from .chart import (
     signed_axis,
     whiskers,
 )
-from .metrics import LOWER_IS_BETTER, METRICS, Difference
 from .record import Curve, RunRecord
 
 

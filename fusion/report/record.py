@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipmsa.cache.errors import RunError
-
-from .metrics import METRICS
-from .variants import table2
+from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.variants import table2
 
 Floats = NDArray[np.float64]
 

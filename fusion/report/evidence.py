@@ -9,10 +9,10 @@ import torch
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import FingerprintError, StoreError
+from clipmsa.fusion.checkpoint import load_checkpoint
+from clipmsa.fusion.data import FeatureData
+from clipmsa.fusion.model import ClipMSA
 
-from .checkpoint import load_checkpoint
-from .data import FeatureData
-from .model import ClipMSA
 from .record import RunRecord
 
 

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from .chart import Chart, signed
-from .report import Report
+from .runs import Report
 from .scored import ScoredVideos
 
 _PAGES = Path(__file__).with_name("pages")
@@ -30,7 +30,7 @@ _PAGES = Path(__file__).with_name("pages")
 
 def render(report: Report) -> str:
     """The page of a report on runs, whole."""
-    return _page("report", report=report, first=report.runs[0])
+    return _page("runs", report=report, first=report.runs[0])
 
 
 def render_videos(scored: ScoredVideos) -> str:
