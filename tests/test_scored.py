@@ -16,7 +16,7 @@ from clipmsa.cli.main import main
 from clipmsa.cli.timeline import Row
 from clipmsa.fusion.report import scored_videos
 from clipmsa.fusion.report.chart import GREY, RED, TEAL
-from clipmsa.fusion.report.scored import clock_ticks, timeline
+from clipmsa.fusion.report.charts_timeline import clock_ticks, timeline
 
 
 def write(path: Path, *rows: dict[str, object]) -> Path:

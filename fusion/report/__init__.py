@@ -1,10 +1,14 @@
-"""Runs and scored videos as HTML pages: read from files, drawn as charts, put on a page."""
+"""HTML pages on runs and on scored videos.
+
+What is read (record, evidence, scored) is drawn (chart, charts_*) and worded, put together as plain
+data (runs, videos), and written as HTML (page, and the templates of pages/).
+"""
 
 from .evidence import find_evidence
 from .page import render, render_videos
 from .record import read_run, read_runs
 from .runs import Report, build_report
-from .scored import scored_videos
+from .videos import scored_videos
 
 __all__ = [
     "Report",

@@ -128,24 +128,6 @@ def label_classes(labels: Floats) -> NDArray[np.int64]:
     return classes
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """With its sign, a true minus, and none for what rounds to 0.
-
-    >>> signed(0.5), signed(-1.234), signed(-0.001)
-    ('+0.50', '−1.23', '0.00')
-    """
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """
-    >>> percent(0.9643)
-    '96.4 %'
-    """
-    return f"{100 * share:.1f} %"
-
-
 def hover_text(id_: str, text: str) -> str:
     """An utterance in a few short lines, with what would be markup escaped."""
     lines = wrap(text, 48, max_lines=4, placeholder=" ...")

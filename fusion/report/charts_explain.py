@@ -23,9 +23,9 @@ from .chart import (
     label_classes,
     listed,
     plane,
-    signed,
     signed_axis,
 )
+from .numerals import signed
 
 # Ticks of a map's scale, where 1 is as often as attending to all elements alike.
 _TIMES = (

@@ -28,10 +28,10 @@ from .chart import (
     listed,
     listed_height,
     plane,
-    signed,
     signed_axis,
     whiskers,
 )
+from .numerals import signed
 from .record import Curve, RunRecord
 
 

@@ -21,9 +21,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from .chart import Chart, signed
+from .chart import Chart
+from .numerals import signed
 from .runs import Report
-from .scored import ScoredVideos
+from .videos import ScoredVideos
 
 _PAGES = Path(__file__).with_name("pages")
 

@@ -1,4 +1,4 @@
-"""What a report on runs shows, as plain data and figures; page.py makes an HTML page of it."""
+"""What a report on runs shows, as plain data and figures; page.py makes HTML of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import RunError
-from clipmsa.cache.store import SPLITS
 from clipmsa.fusion.data import FeatureData
 from clipmsa.fusion.explain import co_attention_maps, frame_contributions, modality_contributions
 from clipmsa.fusion.metrics import METRICS, paired_differences
 from clipmsa.fusion.model import ClipMSA
 
 from . import charts_explain, charts_results
-from .chart import Chart, percent
+from .chart import Chart
 from .evidence import Evidence
+from .holdings import Presence, face_rate, face_stream, presence, streams_of
+from .numerals import fixed
 from .record import RunRecord
 
 Floats = NDArray[np.float64]
@@ -72,15 +73,6 @@ class TestUtterance:
     @property
     def error(self) -> float:
         return self.prediction - self.label
-
-
-@dataclass(frozen=True)
-class Presence:
-    """A stream, and by split the share of utterances that have rows in it, as text."""
-
-    stream: str
-    modality: str
-    shares: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -155,13 +147,13 @@ def build_report(
     return Report(
         runs=[_run(record, name, evidence) for record, name in zip(records, names, strict=True)],
         store=evidence.store,
-        streams=_streams(first, evidence.store),
+        streams=streams_of(first, evidence.store),
         untrained=sorted({name for record in records for name in record.untrained}),
         gaps=list(evidence.gaps),
         comparison=_comparison(records, names),
         contributions=_contributions(first, moved),
-        presence=_presence(first, evidence.store),
-        faces=_faces(first, evidence.store),
+        presence=presence(first, evidence.store),
+        faces=face_rate(first, evidence.store),
         utterances=table,
         explained=explained,
     )
@@ -199,11 +191,11 @@ def _metric_row(record: RunRecord, key: str) -> MetricRow:
     low, high = score.ci95
     return MetricRow(
         METRICS[key],
-        _fixed(score.mean),
-        _fixed(score.std),
+        fixed(score.mean),
+        fixed(score.std),
         "-" if math.isnan(low) else f"{low:.3f} .. {high:.3f}",
-        _fixed(score.constant),
-        [_fixed(value) for value in score.per_seed],
+        fixed(score.constant),
+        [fixed(value) for value in score.per_seed],
     )
 
 
@@ -240,7 +232,7 @@ def _contributions(record: RunRecord, moved: dict[str, Floats]) -> list[Chart]:
 def _table(record: RunRecord, evidence: Evidence, moved: dict[str, Floats]) -> list[TestUtterance]:
     """Every test utterance, worst first."""
     store = evidence.store
-    faces = _face_stream(record, store)
+    faces = face_stream(record, store)
     rows = []
     for n, id_ in enumerate(record.ids):
         known: dict[str, Any] = {}
@@ -291,59 +283,6 @@ def _explained(
     )
 
 
-def _streams(record: RunRecord, store: FeatureStore | None) -> list[StreamSpec]:
-    """The streams that the run was trained on, as far as they are at hand."""
-    names = record.metrics["features"]["fingerprints"]
-    return [store.streams[name].spec for name in names] if store else []
-
-
-def _presence(record: RunRecord, store: FeatureStore | None) -> list[Presence]:
-    found = []
-    for spec in _streams(record, store):
-        assert store is not None
-        there = store.streams[spec.name].lengths > 0
-        shares = {}
-        for split in SPLITS:
-            rows = store.rows_of_split(split)
-            shares[split] = percent(there[rows].mean()) if len(rows) else "-"
-        found.append(Presence(spec.name, spec.modality, shares))
-    return found
-
-
-def _face_stream(record: RunRecord, store: FeatureStore | None) -> StreamSpec | None:
-    """The stream of the pictures' own branch, where it has as many rows as faces were found."""
-    for spec in _streams(record, store):
-        if (spec.modality, spec.branch, spec.level) == ("vision", "own", "sequence"):
-            return spec
-    return None
-
-
-def _faces(record: RunRecord, store: FeatureStore | None) -> str | None:
-    """The face-found rate, over utterances and over frames, and what it does to the error."""
-    spec = _face_stream(record, store)
-    if spec is None or store is None:
-        return None
-    lengths = store.streams[spec.name].lengths
-    said = f"A face was found in {(lengths > 0).sum()} of {len(store)} utterances"
-    whole = [
-        other
-        for other in _streams(record, store)
-        if (other.modality, other.branch, other.level) == ("vision", "clip", "sequence")
-    ]
-    frames = int(store.streams[whole[0].name].lengths.sum()) if whole else 0
-    if frames:
-        said += f" and {percent(lengths.sum() / frames)} of the frames"
-    rows = [store.index[id_] for id_ in record.ids]
-    seen = lengths[rows] > 0
-    error = np.abs(record.predictions - record.labels)
-    if seen.any() and not seen.all():
-        said += (
-            f"; on the test split MAE is {error[seen].mean():.3f} with a face and "
-            f"{error[~seen].mean():.3f} in the {(~seen).sum()} utterances without"
-        )
-    return f"{said}."
-
-
 def _first(thumbnails: Thumbnails, id_: str) -> str | None:
     pictures = thumbnails(id_, 1)
     return _jpeg(pictures[0]) if pictures else None
@@ -351,7 +290,3 @@ def _first(thumbnails: Thumbnails, id_: str) -> str | None:
 
 def _jpeg(picture: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-
-
-def _fixed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
