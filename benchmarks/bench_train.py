@@ -45,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.ablations import ablate, choose_variants
-from clipmsa.fusion.config import RunConfig, configured
+from clipmsa.fusion.config import ModelConfig, RunConfig
 from clipmsa.fusion.data import FeatureData, streams_by_role
 
 COUNTS = {"train": 1284, "valid": 229, "test": 686}
@@ -58,7 +58,8 @@ STREAMS = {
     "face_vgg": ("vision", "own", "sequence", 4096),
 }
 FRAMES = (3, 24)
-NO_DROPOUT = configured(RunConfig(), settings=["dropout=0", "feature_dropout=0"])
+MODEL = ModelConfig(dropout=0.0, feature_dropout=0.0)
+NO_DROPOUT = RunConfig(model=MODEL)
 PAIR_OPERATIONS = 5 + 8
 
 
@@ -152,9 +153,9 @@ def order(path: Path) -> list[list[int]]:
 
 def ours(path: Path) -> Trainee:
     store = FeatureStore(path)
-    data = FeatureData(store, streams_by_role(store, NO_DROPOUT.model), torch.device("cpu"))
+    data = FeatureData(store, streams_by_role(store, MODEL), torch.device("cpu"))
     torch.manual_seed(0)
-    model = ClipMSA(NO_DROPOUT.model, data.roles)
+    model = ClipMSA(MODEL, data.roles)
     batches = (data.batch(torch.tensor(rows)) for rows in order(path) * 100)
     return Trainee(model, ((b.streams, b.labels) for b in batches), 1, fused=True)
 
@@ -162,9 +163,9 @@ def ours(path: Path) -> Trainee:
 def plain(path: Path, attention: Attention) -> Trainee:
     torch.manual_seed(0)
     store = FeatureStore(path)
-    state = ClipMSA(NO_DROPOUT.model, streams_by_role(store, NO_DROPOUT.model)).state_dict()
+    state = ClipMSA(MODEL, streams_by_role(store, MODEL)).state_dict()
     dims = {name: dim for name, (*_, dim) in STREAMS.items()}
-    model = PlainClipMSA(NO_DROPOUT.model, dims, attention)
+    model = PlainClipMSA(MODEL, dims, attention)
     model.load_state_dict(weights_from(state))
     loader = DataLoader(Utterances(path), batch_sampler=order(path) * 100, collate_fn=collate)
     return Trainee(model, ((b, b["label"]) for b in loader), torch.get_num_threads(), fused=False)
@@ -207,8 +208,7 @@ def operations_per_batch(path: Path) -> float:
         for name, count in counter.get_flop_counts()["Global"].items()
         if "attention" not in str(name)
     )
-    model = NO_DROPOUT.model
-    pairs = 4 * NO_DROPOUT.training.batch_size * model.heads * model.d**2
+    pairs = 4 * NO_DROPOUT.training.batch_size * MODEL.heads * MODEL.d**2
     return products / batches + pairs * PAIR_OPERATIONS
 
 

@@ -1,4 +1,4 @@
-"""`clipmsa ablate`: many variants over one store -> Table 2."""
+"""`clipmsa ablate`: many variants, or baselines, over one store -> one table."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ if TYPE_CHECKING:
 def ablate(
     features: Annotated[Path, typer.Option(help="The feature store.")],
     variants: Annotated[
-        str, typer.Option(help="table2, or names and TOML files separated by commas.")
+        str, typer.Option(help="table2, table1, or names and TOML files separated by commas.")
     ] = "table2",
     seeds: Annotated[str, typer.Option(help="For every variant, separated by commas.")] = (
         "1111,1112,1113"
     ),
     out: Annotated[
-        Path | None, typer.Option(help="Where the runs go.", show_default="runs/NAME-ablate")
+        Path | None,
+        typer.Option(help="Where the runs go.", show_default="runs/NAME-ablate or -table1"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file with tables model and training.")
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for all variants."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, of the training or of CLIP-MSA."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     engine: Annotated[
@@ -46,6 +49,8 @@ def ablate(
 ) -> None:
     """Train many variants, by default the nine rows of the paper's Table 2, and print the table.
 
+    table1 is the baselines of the paper's Table 1 that work on frozen features (tfn, lmf, mult) and
+    full. Settings of [training] hold for all; those of [model] for the network that they are of.
     Runs that are finished are not run again. Writes table.md, table.csv, table.tex and every run.
 
     Example: clipmsa ablate --features cache/mosi.h5 --variants full,no-clip,order-atv
@@ -61,7 +66,8 @@ def ablate(
     on = elsewhere if engine == "ray" else pick_device(device)
     chosen = choose_variants(variants)
     store = FeatureStore(features)
-    folder = out or Path("runs") / f"{features.stem}-ablate"
+    kind = "table1" if variants == "table1" else "ablate"
+    folder = out or Path("runs") / f"{features.stem}-{kind}"
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
     epochs = configured(RunConfig(), config, set_ or []).training.epochs
     tally = EpochTally(len(chosen) * len(numbers), epochs)

@@ -32,6 +32,10 @@ def train(
             help="A row of Table 2 by name, FILE.toml or FILE.toml:NAME.", show_default="full"
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="In place of a variant, a baseline: tfn, lmf, mult.", metavar="NAME"),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="One run each, separated by commas.")] = (
         "1111,1112,1113"
     ),
@@ -57,7 +61,7 @@ def train(
         typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
     ] = None,
 ) -> None:
-    """Train CLIP-MSA on a feature store, over several seeds, and test each seed once.
+    """Train CLIP-MSA, or a baseline, on a feature store over several seeds; test each seed once.
 
     Writes config.toml, metrics.json, history.csv, predictions.csv and model-SEED.pt.
 
@@ -65,12 +69,23 @@ def train(
     """
     from clipmsa.cache import FeatureStore
     from clipmsa.fusion.config import RunConfig, configured
-    from clipmsa.fusion.variants import find_variant, left_out
+    from clipmsa.fusion.variants import find_model, find_variant, left_out
 
+    if variant is not None and model is not None:
+        raise typer.BadParameter(
+            "a variant is one of CLIP-MSA, a model another network; give one of the two",
+            param_hint="--variant, --model",
+        )
     numbers = parse_seeds(seeds)
     run_config = configured(RunConfig(), config)
-    if variant is not None:
-        run_config = find_variant(variant).applied(run_config)
+    chosen = find_model(model) if model else find_variant(variant) if variant else None
+    if chosen is not None:
+        if config is not None and chosen.model.network != run_config.model.network:
+            note(
+                "{}: sizes of '{}' are not taken over; '{}' has its own",
+                config, run_config.model.network, chosen.model.network,
+            )  # fmt: skip
+        run_config = chosen.applied(run_config)
     settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     run_config = configured(run_config, settings=settings)
     if without is not None:

@@ -1,4 +1,4 @@
-"""Many variants over one store, each a run of its own, and the table of them (paper, Table 2)."""
+"""Many variants over one store, each a run of its own, and the table of them (Tables 1 and 2)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from .data import FeatureData, streams_by_role
 from .metrics import METRICS, Difference, paired_differences
 from .outcome import Epoch
 from .runs import Run, run_many
-from .variants import Variant, find_variant, table2
+from .variants import Variant, find_variant, table1, table2
 
+_TABLES = {"table1": table1, "table2": table2}
 BASELINE = "full"  # what every other variant is compared with, where it is among them
 # The paper's columns: both schemes of Acc-2 and F1 in one cell, has0 left and non0 right.
 _PERCENT = (("Acc-2", "has0_acc2", "non0_acc2"), ("F1-Score", "has0_f1", "non0_f1"))
@@ -30,12 +31,14 @@ _PLAIN = (("MAE", "mae"), ("Corr", "corr"))
 
 
 def choose_variants(text: str) -> list[Variant]:
-    """`table2` for all nine rows, or names and files separated by commas.
+    """`table2` for all nine rows, `table1` for baselines and `full`, or names and files by commas.
 
     Raises:
         ConfigError: an unknown variant, or one named twice.
     """
-    chosen = table2() if text == "table2" else [find_variant(name) for name in text.split(",")]
+    if text in _TABLES:
+        return _TABLES[text]()
+    chosen = [find_variant(name) for name in text.split(",")]
     names = [variant.name for variant in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"--variants {text}: a variant is named twice")

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cache.files import publish
 
-from .config import ModelConfig, RunConfig, TrainingConfig
-from .model import ClipMSA
+from .config import NETWORKS, RunConfig, TrainingConfig
+from .networks import build_network
 from .outcome import Outcome
 
 _MODEL, _PROGRESS = "clipmsa-model", "clipmsa-progress"
@@ -44,9 +45,9 @@ class Checkpoint(NamedTuple):
     def seed(self) -> int:
         return self.outcome.seed
 
-    def model(self, device: torch.device | str = "cpu") -> ClipMSA:
-        """The trained model, in eval mode."""
-        model = ClipMSA(self.config.model, self.streams)
+    def model(self, device: torch.device | str = "cpu") -> nn.Module:
+        """The trained network, in eval mode."""
+        model = build_network(self.config.model, self.streams)
         model.load_state_dict(self.outcome.state)
         return model.to(device).eval()
 
@@ -80,9 +81,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = _load(path, _MODEL)
     try:
+        model = content["config"]["model"]
         config = RunConfig(
             content["config"]["variant"],
-            ModelConfig(**content["config"]["model"]),
+            NETWORKS[model.get("network", "clip-msa")](**model),  # of 0.1 and before: no key
             TrainingConfig(**content["config"]["training"]),
         )
         streams = {role: StreamSpec(**spec) for role, spec in content["streams"].items()}

@@ -1,4 +1,4 @@
-"""What a run is made of: sizes of the model, schedule of the training."""
+"""What a run is made of: sizes of the network, schedule of the training."""
 
 from __future__ import annotations
 
@@ -18,8 +18,26 @@ ROLES = tuple(f"{modality}/{branch}" for modality in MODALITIES for branch in ("
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The trainable part. The paper gives no sizes: these are the project's."""
+class NetworkConfig:
+    """What every network is told: which one it is, and which streams it is given."""
+
+    network: str = "clip-msa"
+    drop: tuple[str, ...] = ()  # roles left out, such as "text/clip"
+    streams: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> stream
+
+    def __post_init__(self) -> None:
+        own = type(self).network
+        if self.network != own:
+            raise ConfigError(f"network is '{self.network}', must be '{own}' with these settings")
+        for key, roles in (("drop", self.drop), ("streams", self.streams)):
+            for role in roles:
+                if role not in ROLES:
+                    raise ConfigError(f"{key}: no role '{role}'; there are {', '.join(ROLES)}")
+
+
+@dataclass(frozen=True)
+class ModelConfig(NetworkConfig):
+    """The trainable part of CLIP-MSA. The paper gives no sizes: these are the project's."""
 
     d: int = 128  # width of F_t, F_a, F_v and all that follows
     heads: int = 8  # m, heads of a CT unit
@@ -27,8 +45,6 @@ class ModelConfig:
     residual: Residual = "gated"  # "X_1 + hX_1" read as a gate, or "additive": X_1 + h
     fusion: str = "coattention"  # or "concat": the paper's "w/o Co-Attn"
     order: tuple[str, ...] = ("audio", "vision", "text")  # the first two meet first
-    drop: tuple[str, ...] = ()  # roles left out, such as "text/clip"
-    streams: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> stream
     temporal: Temporal = "slstm"  # of the CLIP branch, or "stacked-bilstm"
     transformer_layers: int = 1  # of the own branch's sequences
     transformer_heads: int = 4
@@ -38,6 +54,7 @@ class ModelConfig:
     feature_dropout: float = 0.1  # of the frozen features, before the projections
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if sorted(self.order) != sorted(MODALITIES):
             raise ConfigError(
                 f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
@@ -49,15 +66,74 @@ class ModelConfig:
         ):
             if value not in allowed:
                 raise ConfigError(f"{key} is '{value}', must be one of {', '.join(allowed)}")
-        for key, roles in (("drop", self.drop), ("streams", self.streams)):
-            for role in roles:
-                if role not in ROLES:
-                    raise ConfigError(f"{key}: no role '{role}'; there are {', '.join(ROLES)}")
         if self.d % self.heads or self.d % self.transformer_heads:
             raise ConfigError(
                 f"d = {self.d} must be a multiple of heads = {self.heads} "
                 f"and of transformer_heads = {self.transformer_heads}"
             )
+
+
+@dataclass(frozen=True)
+class TFNConfig(NetworkConfig):
+    """Tensor Fusion Network; sizes and rates of MMSA's configuration for MOSI."""
+
+    network: str = "tfn"
+    text_width: int = 32  # of z_text, and of the layers of its sub-network
+    audio_width: int = 32
+    vision_width: int = 128
+    post_fusion: int = 64  # width of the layers over the tensor
+    dropout: float = 0.5  # of the tensor
+    feature_dropout: float = 0.3  # of the frozen features, after their normalisation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "text_width", "audio_width", "vision_width", "post_fusion")
+
+
+@dataclass(frozen=True)
+class LMFConfig(NetworkConfig):
+    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations."""
+
+    network: str = "lmf"
+    text_width: int = 64  # of z_text, and of the layers of its sub-network
+    audio_width: int = 16
+    vision_width: int = 128
+    rank: int = 4
+    feature_dropout: float = 0.3  # of the frozen features, after their normalisation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "text_width", "audio_width", "vision_width", "rank")
+
+
+@dataclass(frozen=True)
+class MulTConfig(NetworkConfig):
+    """Multimodal Transformer; sizes and rates of its authors' code."""
+
+    network: str = "mult"
+    d: int = 30  # width of a modality's rows; twice that where two modalities' are joined
+    heads: int = 5
+    layers: int = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
+    dropout: float = 0.1  # of attention weights, of the hidden layers, of what is added to a row
+    embed_dropout: float = 0.25  # of the rows that go into a Transformer
+    feature_dropout: float = 0.0  # of the frozen features, before they are projected to d
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "d", "heads", "layers")
+        if self.d % self.heads:
+            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
+
+
+NETWORKS: dict[str, type[NetworkConfig]] = {
+    kind.network: kind for kind in (ModelConfig, TFNConfig, LMFConfig, MulTConfig)
+}
+
+
+def _at_least_one(config: Any, *keys: str) -> None:
+    for key in keys:
+        if getattr(config, key) < 1:
+            raise ConfigError(f"{key} is {getattr(config, key)}, must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -73,9 +149,7 @@ class TrainingConfig:
     modality_dropout: float = 0.0  # share of utterances that lose a modality, for each of the three
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "patience", "batch_size"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}, must be at least 1")
+        _at_least_one(self, "epochs", "patience", "batch_size")
         if self.batch_size < 2:
             raise ConfigError("batch_size must be at least 2, since BatchNorm needs two samples")
         if not 0 <= self.modality_dropout < 1:
@@ -84,29 +158,40 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One variant of the model, and how it is trained."""
+    """One variant of the model, or another network, and how it is trained."""
 
     variant: str = "full"
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: NetworkConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-Config = TypeVar("Config", ModelConfig, TrainingConfig)
+Config = TypeVar("Config", NetworkConfig, TrainingConfig)
 
 
 def changed(config: Config, values: Mapping[str, Any], where: str) -> Config:
     """`config` with `values` put in, checked by name and type.
 
+    Where `network` names another one, the sizes of `config` mean nothing to it: it starts from its
+    own, and keeps the streams.
+
     Raises:
         ConfigError: an unknown key or a value of another type; `where` says where it came from.
     """
-    types = get_type_hints(type(config))
+    base: Any = config
+    if isinstance(config, NetworkConfig):
+        network = values.get("network", config.network)
+        if network not in NETWORKS:
+            raise ConfigError(f"{where}: no network '{network}'; there are {', '.join(NETWORKS)}")
+        if network != config.network:
+            base = NETWORKS[network](drop=config.drop, streams=config.streams)
+    types = get_type_hints(type(base))
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in types:
-            known = ", ".join(f.name for f in fields(config))
-            raise ConfigError(f"{where}: no setting '{key}'; there are {known}")
-        default = getattr(config, key)
+            known = ", ".join(f.name for f in fields(base))
+            of = f" of '{base.network}'" if isinstance(base, NetworkConfig) else ""
+            raise ConfigError(f"{where}: no setting '{key}'{of}; there are {known}")
+        default = getattr(base, key)
         if isinstance(default, tuple) and isinstance(value, Sequence):
             value = tuple([value] if isinstance(value, str) else value)
         elif isinstance(default, float) and isinstance(value, int):
@@ -119,9 +204,10 @@ def changed(config: Config, values: Mapping[str, Any], where: str) -> Config:
             )
         checked[key] = value
     try:
-        return replace(config, **checked)
+        out: Config = replace(base, **checked)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    return out
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -150,10 +236,12 @@ def configured(
         tables = read_toml(path)
         for table in tables.keys() - {"variant", "model", "training"}:
             raise ConfigError(f"{path}: no table [{table}]; there are [model] and [training]")
+        model = changed(config.model, tables.get("model", {}), f"{path} [model]")
+        name = config.variant if model.network == config.model.network else model.network
         config = replace(
             config,
-            variant=tables.get("variant", config.variant),
-            model=changed(config.model, tables.get("model", {}), f"{path} [model]"),
+            variant=tables.get("variant", name),
+            model=model,
             training=changed(config.training, tables.get("training", {}), f"{path} [training]"),
         )
     for setting in settings:
@@ -170,7 +258,16 @@ def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> Run
     Raises:
         ConfigError: no such setting, or a value of another type; `where` says where it came from.
     """
-    of_model = get_type_hints(ModelConfig).keys()
+    of_model = {f.name for f in fields(config.model)} - {"network"}
+    known = of_model | {f.name for f in fields(config.training)}
+    for key in values:
+        if key == "network":
+            raise ConfigError(f"{where}: the network is chosen by --model, or in a TOML file")
+        if key not in known:
+            raise ConfigError(
+                f"{where}: no setting '{key}' of '{config.model.network}' and its training; "
+                f"there are {', '.join(sorted(known))}"
+            )
     model = {key: value for key, value in values.items() if key in of_model}
     training = {key: value for key, value in values.items() if key not in of_model}
     return replace(

@@ -14,14 +14,14 @@ from torch import Tensor
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError, TrainingError
 
-from .config import ROLES, ModelConfig
+from .config import ROLES, NetworkConfig
 from .ragged import Ragged
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def streams_by_role(store: FeatureStore, config: ModelConfig) -> dict[str, StreamSpec]:
-    """The stream for each role that the model uses, in the order of `ROLES`.
+def streams_by_role(store: FeatureStore, config: NetworkConfig) -> dict[str, StreamSpec]:
+    """The stream for each role that the network uses, in the order of `ROLES`.
 
     A stream's role is its modality and branch, so a swapped encoder needs no code. Roles that the
     store has no stream for are left out. Of an encoder's vectors and its states (`states_of`), the

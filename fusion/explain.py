@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .coattention import CoAttentionStage, CoAttentionUnit, HierarchicalFusion
 from .config import MODALITIES
@@ -45,11 +45,11 @@ class CoAttentionMap:
 
 
 @torch.inference_mode()
-def co_attention_maps(model: ClipMSA, streams: Mapping[str, Ragged]) -> list[CoAttentionMap]:
+def co_attention_maps(model: nn.Module, streams: Mapping[str, Ragged]) -> list[CoAttentionMap]:
     """The maps of every CT unit at one utterance, in the order they are computed.
 
     Four of them with three modalities: in the paper's order A<-V, V<-A, AV<-T and T<-AV. None for
-    a model without co-attention (the paper's "w/o Co-Attn").
+    a model without co-attention (the paper's "w/o Co-Attn", and the baselines).
 
     Args:
         model: in eval mode.
@@ -58,9 +58,9 @@ def co_attention_maps(model: ClipMSA, streams: Mapping[str, Ragged]) -> list[CoA
     sizes = {len(stream.lengths) for stream in streams.values()}
     if sizes != {1}:
         raise ValueError(f"streams hold {sorted(sizes)} utterances, must hold one")
-    fusion = model.fusion
-    if not isinstance(fusion, HierarchicalFusion):
+    if not isinstance(model, ClipMSA) or not isinstance(model.fusion, HierarchicalFusion):
         return []
+    fusion = model.fusion
     out = model.intermediates(streams)
     modalities = {modality: out[f"F_{modality}"] for modality in fusion.order}
     name, fused = fusion.order[0], modalities[fusion.order[0]]
@@ -85,7 +85,7 @@ def without(streams: Mapping[str, Ragged], modality: str) -> dict[str, Ragged]:
 
 
 def modality_contributions(
-    models: Sequence[ClipMSA],
+    models: Sequence[nn.Module],
     data: FeatureData,
     rows: Tensor,
     on_pass: Callable[[int, int], None] = lambda done, total: None,
@@ -94,7 +94,8 @@ def modality_contributions(
 
     `on_pass` is told after each pass over the rows how many are done, of how many.
     """
-    modalities = [modality for modality in MODALITIES if modality in models[0].projections]
+    used = {role.partition("/")[0] for role in data.roles}
+    modalities = [modality for modality in MODALITIES if modality in used]
     passes = [(), *((modality,) for modality in modalities)]
     total = len(passes) * len(models)
     scores = []
@@ -106,7 +107,7 @@ def modality_contributions(
 
 
 @torch.inference_mode()
-def frame_contributions(model: ClipMSA, streams: Mapping[str, Ragged], role: str) -> Floats:
+def frame_contributions(model: nn.Module, streams: Mapping[str, Ragged], role: str) -> Floats:
     """The score minus the score with one frame withheld, (T,), for each row of a stream.
 
     Args:

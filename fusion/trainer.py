@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipmsa.cache.errors import TrainingError
 from clipmsa.cache.provenance import fingerprint
@@ -22,7 +22,7 @@ from .checkpoint import load_progress, save_progress
 from .config import MODALITIES, RunConfig
 from .data import Batch, FeatureData
 from .metrics import regression_metrics
-from .model import ClipMSA
+from .networks import build_network
 from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
@@ -80,7 +80,7 @@ class _Training:
         self.data, self.config, self.seed = data, config, seed
         torch.manual_seed(seed)
         self.order = torch.Generator().manual_seed(seed)
-        self.model = ClipMSA(config.model, data.roles).to(data.device)
+        self.model = build_network(config.model, data.roles).to(data.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             config.training.learning_rate,
@@ -187,7 +187,7 @@ def withhold_at_random(count: int, share: float, generator: torch.Generator) -> 
 
 @torch.inference_mode()
 def predict(
-    model: ClipMSA, data: FeatureData, rows: Tensor, without: Sequence[str] = ()
+    model: nn.Module, data: FeatureData, rows: Tensor, without: Sequence[str] = ()
 ) -> NDArray[np.float64]:
     """Scores of utterances, (n,), by a model put into eval mode.
 

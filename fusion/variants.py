@@ -1,4 +1,4 @@
-"""Variants of the model by name: Table 2 of the paper, and the user's own."""
+"""Variants of the model by name: Table 2 of the paper, baselines of Table 1, and the user's own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from clipmsa.cache.errors import ConfigError
 
-from .config import MODALITIES, ROLES, ModelConfig, RunConfig, changed, read_toml
+from .config import MODALITIES, NETWORKS, ROLES, NetworkConfig, RunConfig, changed, read_toml
 
 _TABLE2 = Path(__file__).with_name("variants.toml")
+_BASELINES = Path(__file__).with_name("baselines.toml")
 
 
 class Variant(NamedTuple):
@@ -22,12 +23,15 @@ class Variant(NamedTuple):
     changes: dict[str, Any]
 
     @property
-    def model(self) -> ModelConfig:
+    def model(self) -> NetworkConfig:
         """The default model of this variant."""
         return self.applied(RunConfig()).model
 
     def applied(self, config: RunConfig) -> RunConfig:
-        """A configuration turned into this variant; sizes and training stay."""
+        """A configuration turned into this variant; training stays, and so do sizes.
+
+        But sizes of another network mean nothing to this one, which then has its own.
+        """
         model = changed(config.model, self.changes, f"variant '{self.name}'")
         return replace(config, variant=self.name, model=model)
 
@@ -35,6 +39,28 @@ class Variant(NamedTuple):
 def table2() -> list[Variant]:
     """The nine rows of the paper's Table 2, in its order."""
     return variants_of(_TABLE2)
+
+
+def baselines() -> list[Variant]:
+    """The rows of the paper's Table 1 that there are: other networks on the same features."""
+    return variants_of(_BASELINES)
+
+
+def table1() -> list[Variant]:
+    """The baselines and, last as in the paper's Table 1, CLIP-MSA."""
+    return [*baselines(), table2()[0]]
+
+
+def find_model(name: str) -> Variant:
+    """A network by name: a baseline, or `clip-msa`, which is variant `full`.
+
+    Raises:
+        ConfigError: no such network; the message lists those there are.
+    """
+    models = {variant.model.network: variant for variant in table1()}
+    if name not in models:
+        raise ConfigError(f"no model '{name}'; there are {', '.join(models)}")
+    return models[name]
 
 
 def variants_of(path: Path) -> list[Variant]:
@@ -47,13 +73,14 @@ def variants_of(path: Path) -> list[Variant]:
 
 
 def find_variant(name: str) -> Variant:
-    """A variant by name: one of Table 2, `FILE.toml` that holds one, or `FILE.toml:NAME`.
+    """A variant by name: a row of Table 2, a baseline, `FILE.toml` with one, or `FILE.toml:NAME`.
 
     Raises:
         ConfigError: no such variant; the message lists those there are.
     """
     path, colon, inner = name.rpartition(":") if ".toml:" in name else (name, "", "")
-    candidates = variants_of(Path(path)) if path.endswith(".toml") else table2()
+    shipped = [*table2(), *baselines()]
+    candidates = variants_of(Path(path)) if path.endswith(".toml") else shipped
     if path.endswith(".toml") and not colon and len(candidates) == 1:
         return candidates[0]
     wanted = inner or name
@@ -86,8 +113,9 @@ def _variant(path: Path, name: str, table: Any) -> Variant:
         raise ConfigError(f"{path}: '{name}' must be a table, as in [{name}]")
     values = dict(table)
     row = str(values.pop("row", name))
-    changed(ModelConfig(), values, f"{path} [{name}]")  # refuses what the model does not have
+    network = changed(RunConfig().model, values, f"{path} [{name}]").network  # or refuses a value
     # What makes a variant is always set, so that it is the same over any base configuration.
-    default = ModelConfig()
-    whole = {"drop": default.drop, "fusion": default.fusion, "order": default.order}
+    default = NETWORKS[network]()
+    of_variant = ("network", "drop", "fusion", "order")
+    whole = {key: getattr(default, key) for key in of_variant if hasattr(default, key)}
     return Variant(name, row, whole | values)

@@ -17,6 +17,7 @@ from clipmsa.fusion.explain import (
     modality_contributions,
     without,
 )
+from clipmsa.fusion.networks import build_network
 from clipmsa.fusion.trainer import predict
 from clipmsa.fusion.variants import find_variant
 
@@ -40,7 +41,8 @@ def model_of(store: FeatureStore, variant: str = "full") -> tuple[ClipMSA, Featu
     config = find_variant(variant).applied(configured(RunConfig(), settings=SMALL))
     data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
     torch.manual_seed(0)
-    model = ClipMSA(config.model, data.roles).eval()
+    model = build_network(config.model, data.roles).eval()
+    assert isinstance(model, ClipMSA)
     for role in data.roles:
         missing(model, role).normal_()
     return model, data

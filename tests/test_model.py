@@ -21,7 +21,7 @@ from clipmsa.fusion.branches import (
     VectorBranch,
     sinusoidal_positions,
 )
-from clipmsa.fusion.config import ModelConfig, RunConfig, changed, configured
+from clipmsa.fusion.config import ModelConfig, NetworkConfig, RunConfig, changed, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.ragged import Ragged
 from clipmsa.fusion.variants import find_variant, left_out, table2
@@ -53,6 +53,11 @@ def temporal_branches() -> list:
 def planted(tmp_path, plant) -> FeatureStore:
     plant(tmp_path / "store.h5", counts=(12, 4, 4))
     return FeatureStore(tmp_path / "store.h5")
+
+
+def clip_msa(config: NetworkConfig) -> ModelConfig:
+    assert isinstance(config, ModelConfig)
+    return config
 
 
 def model_and_batch(store: FeatureStore, config: ModelConfig):
@@ -201,7 +206,7 @@ def test_a_variant_reads_only_its_streams(planted, variant, dropped):
 
 
 def test_without_coattention_the_predictor_sees_the_concatenation(planted):
-    config = changed(SMALL, {"fusion": "concat"}, "test")
+    config = replace(SMALL, fusion="concat")
     model, data = model_and_batch(planted, config)
     out = model.intermediates(data.batch(torch.arange(3)).streams)
     # The paper's order of concatenation is not given; ours is the order of fusion.
@@ -210,8 +215,8 @@ def test_without_coattention_the_predictor_sees_the_concatenation(planted):
 
 
 def test_orders_differ_in_who_meets_first():
-    assert find_variant("order-atv").model.order == ("audio", "text", "vision")
-    assert find_variant("order-vta").model.order == ("vision", "text", "audio")
+    assert clip_msa(find_variant("order-atv").model).order == ("audio", "text", "vision")
+    assert clip_msa(find_variant("order-vta").model).order == ("vision", "text", "audio")
 
 
 def test_modalities_can_be_left_out():
@@ -318,8 +323,9 @@ def test_settings_and_files_change_the_configuration(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text('[model]\nd = 64\ndrop = ["text/clip"]\n[training]\nlearning_rate = 1e-3\n')
     config = configured(RunConfig(), file, ["epochs=3", "residual=additive", "dropout=0"])
-    assert (config.model.d, config.model.drop) == (64, ("text/clip",))
-    assert (config.model.residual, config.model.dropout) == ("additive", 0.0)
+    model = clip_msa(config.model)
+    assert (model.d, model.drop) == (64, ("text/clip",))
+    assert (model.residual, model.dropout) == ("additive", 0.0)
     assert (config.training.learning_rate, config.training.epochs) == (1e-3, 3)
 
 
@@ -329,7 +335,7 @@ def test_a_users_variant_is_a_table_in_a_file(tmp_path):
     mine = find_variant(str(file))
     assert (mine.name, mine.row, mine.model.drop) == ("mine", "no faces", ("vision/own",))
     file.write_text(file.read_text() + '[other]\nfusion = "concat"\n')
-    assert find_variant(f"{file}:other").model.fusion == "concat"
+    assert clip_msa(find_variant(f"{file}:other").model).fusion == "concat"
     with pytest.raises(ConfigError, match=r"there are mine, other; write .*:NAME"):
         find_variant(str(file))
 

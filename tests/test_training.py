@@ -16,11 +16,12 @@ import torch
 from clipmsa.cache import FeatureStore, StreamColumn, write_store
 from clipmsa.cache.errors import TrainingError
 from clipmsa.cli.main import main
-from clipmsa.fusion import ClipMSA, regression_metrics, trainer
+from clipmsa.fusion import regression_metrics, trainer
 from clipmsa.fusion.checkpoint import CheckpointError, load_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.networks import build_network
 from clipmsa.fusion.outcome import Epoch
 from clipmsa.fusion.ragged import Ragged
 from clipmsa.fusion.runs import run, run_many
@@ -196,7 +197,7 @@ def test_a_withheld_modality_is_one_without_rows(store):
     config = small("epochs=1")
     data = data_of(store, config)
     outcome = train_seed(data, config, 1)
-    model = ClipMSA(config.model, data.roles)
+    model = build_network(config.model, data.roles)
     model.load_state_dict(outcome.state)
     rows = data.labelled_rows("test")
     without = predict(model, data, rows, ["audio"])

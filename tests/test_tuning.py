@@ -13,7 +13,7 @@ from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cli.main import main
 from clipmsa.fusion.checkpoint import load_checkpoint
-from clipmsa.fusion.config import RunConfig, configured
+from clipmsa.fusion.config import ModelConfig, RunConfig, configured
 from clipmsa.fusion.tuning import SEARCH, read_search, tune
 
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=2"]
@@ -49,6 +49,7 @@ def test_the_best_trial_is_a_file_that_train_takes(path):
     config = configured(RunConfig(), path.parent / "tune" / "best.toml")
     assert config == tuned.config
     assert config.training.learning_rate == pytest.approx(float(best["learning_rate"]))
+    assert isinstance(config.model, ModelConfig)
     assert (config.model.residual, config.model.d) == (best["residual"], 16)
 
 
