@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .coattention import CoAttentionStage, CoAttentionUnit, HierarchicalFusion
-from .config import MODALITIES
-from .data import FeatureData
+from .data import FeatureData, roles_by_modality
 from .model import ClipMSA
 from .ragged import Ragged
 from .trainer import predict
@@ -94,8 +93,7 @@ def modality_contributions(
 
     `on_pass` is told after each pass over the rows how many are done, of how many.
     """
-    used = {role.partition("/")[0] for role in data.roles}
-    modalities = [modality for modality in MODALITIES if modality in used]
+    modalities = list(roles_by_modality(data.roles))
     passes = [(), *((modality,) for modality in modalities)]
     total = len(passes) * len(models)
     scores = []

@@ -57,7 +57,7 @@ def find_model(name: str) -> Variant:
     Raises:
         ConfigError: no such network; the message lists those there are.
     """
-    models = {variant.model.network: variant for variant in table1()}
+    models = {variant.model.network: variant for variant in [table2()[0], *baselines()]}
     if name not in models:
         raise ConfigError(f"no model '{name}'; there are {', '.join(models)}")
     return models[name]

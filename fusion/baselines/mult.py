@@ -1,172 +1,18 @@
-"""Baselines of the paper's Table 1 on frozen features: TFN, LMF and MulT.
-
-They differ from CLIP-MSA in the network alone: streams, seeds, loss, schedule and metrics are those
-of every run. Each takes all that CLIP-MSA takes, a modality's own and CLIP streams together: as the
-means over their rows, side by side (TFN, LMF), or as sequences, one after the other (MulT). Where a
-stream has no rows there is a learned vector, as in CLIP-MSA. A modality without streams takes no
-part: the tensor has one axis less, and the others attend to one less.
-
-- TFN: Zadeh, Chen, Poria, Cambria, Morency. Tensor Fusion Network for Multimodal Sentiment
-  Analysis. EMNLP 2017.
-- LMF: Liu, Shen, Lakshminarasimhan, Liang, Zadeh, Morency. Efficient Low-rank Multimodal Fusion
-  with Modality-Specific Factors. ACL 2018.
-- MulT: Tsai, Bai, Liang, Kolter, Morency, Salakhutdinov. Multimodal Transformer for Unaligned
-  Multimodal Language Sequences. ACL 2019.
-"""
+"""MulT: sequences of which each attends to each other one."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-
-from .branches import Branch, sinusoidal_positions
-from .config import MODALITIES, LMFConfig, MulTConfig, TFNConfig
-from .ragged import Padding, Ragged
-
-
-def _roles(streams: Mapping[str, StreamSpec]) -> dict[str, list[str]]:
-    """By modality, of those that have any, the roles of its streams."""
-    roles = {m: [role for role in streams if role.startswith(f"{m}/")] for m in MODALITIES}
-    return {modality: found for modality, found in roles.items() if found}
-
-
-# -- pooled: TFN and LMF --------------------------------------------------------------------------
-
-
-class MeanBranch(Branch):
-    """The mean over a stream's rows: MMSA's way with sound and picture for TFN and LMF."""
-
-    def encode(self, stream: Ragged) -> Tensor:
-        lengths = stream.lengths[stream.lengths > 0]
-        starts = (lengths.cumsum(0) - lengths).to(stream.rows.device)
-        every = torch.arange(len(stream.rows), device=stream.rows.device)
-        return F.embedding_bag(every, stream.rows, starts, mode="mean")
-
-
-class SubNetwork(nn.Module):
-    """z of one modality: BatchNorm, then three fully connected layers with ReLU (TFN, Sec. 4.1).
-
-    TFN and LMF have it for sound and picture, and an LSTM over words for text. Here the frozen
-    encoder has read the words, so text has what the others have.
-    """
-
-    def __init__(self, in_dim: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(in_dim)
-        self.dropout = nn.Dropout(dropout)
-        widths = (in_dim, width, width, width)
-        self.layers = nn.ModuleList(nn.Linear(widths[i], widths[i + 1]) for i in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_dim) -> (B, width)."""
-        z: Tensor = self.dropout(self.norm(x))
-        for layer in self.layers:
-            z = F.relu(layer(z))
-        return z
-
-
-class PooledModalities(nn.Module):
-    """[z; 1] of each modality, from the means over its streams' rows, side by side."""
-
-    def __init__(self, config: TFNConfig | LMFConfig, streams: Mapping[str, StreamSpec]) -> None:
-        super().__init__()
-        self.means = nn.ModuleDict({role: MeanBranch(spec.dim) for role, spec in streams.items()})
-        self.roles = _roles(streams)
-        widths = {
-            "text": config.text_width,
-            "audio": config.audio_width,
-            "vision": config.vision_width,
-        }
-        self.widths = {modality: widths[modality] + 1 for modality in self.roles}
-        self.subnetworks = nn.ModuleDict(
-            {
-                modality: SubNetwork(
-                    sum(streams[role].dim for role in roles),
-                    widths[modality],
-                    config.feature_dropout,
-                )
-                for modality, roles in self.roles.items()
-            }
-        )
-
-    def forward(self, streams: Mapping[str, Ragged]) -> dict[str, Tensor]:
-        """Streams by role -> (B, width + 1) by modality."""
-        out = {}
-        for modality, subnetwork in self.subnetworks.items():
-            means = [self.means[role](streams[role]) for role in self.roles[modality]]
-            out[modality] = F.pad(subnetwork(torch.cat(means, dim=-1)), (0, 1), value=1.0)
-        return out
-
-
-class TFN(nn.Module):
-    """Tensor Fusion Network: the outer product of [z; 1] of all modalities (TFN, Sec. 4.2).
-
-        z_m = [z_text; 1] x [z_audio; 1] x [z_vision; 1]        y' = 6 sigmoid(MLP(z_m)) - 3
-
-    so that the tensor holds each modality, each pair and all three. The output is bounded by the
-    labels' range, as the paper and its authors' code have it (Sec. 4.3).
-    """
-
-    def __init__(self, config: TFNConfig, streams: Mapping[str, StreamSpec]) -> None:
-        super().__init__()
-        self.modalities = PooledModalities(config, streams)
-        self.dropout = nn.Dropout(config.dropout)
-        width = config.post_fusion
-        self.layers = nn.Sequential(
-            nn.Linear(math.prod(self.modalities.widths.values()), width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, 1),
-        )
-
-    def forward(self, streams: Mapping[str, Ragged]) -> Tensor:
-        """Streams by role, of one batch -> scores (B,) in [-3, 3]."""
-        first, *others = self.modalities(streams).values()
-        tensor = first
-        for z in others:
-            tensor = (tensor[:, :, None] * z[:, None, :]).flatten(1)
-        score: Tensor = self.layers(self.dropout(tensor)).squeeze(-1)
-        return 6 * torch.sigmoid(score) - 3
-
-
-class LMF(nn.Module):
-    """Low-rank Multimodal Fusion: TFN's tensor and a linear layer on it, never built (Sec. 3.2).
-
-        y' = b + sum_r v_r (w_t^r [z_text; 1]) (w_a^r [z_audio; 1]) (w_v^r [z_vision; 1])
-
-    is linear in the tensor, with a weight tensor of rank `rank`. v_r and b are in the authors' code
-    (the paper sums over r with v_r = 1 and no b), and so is that the output is not bounded.
-    """
-
-    def __init__(self, config: LMFConfig, streams: Mapping[str, StreamSpec]) -> None:
-        super().__init__()
-        self.modalities = PooledModalities(config, streams)
-        self.factors = nn.ParameterDict(
-            {
-                modality: nn.init.xavier_normal_(torch.empty(config.rank, width))
-                for modality, width in self.modalities.widths.items()
-            }
-        )
-        self.weights = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, config.rank)))
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def forward(self, streams: Mapping[str, Ragged]) -> Tensor:
-        """Streams by role, of one batch -> scores (B,)."""
-        product = torch.ones((), device=self.weights.device)
-        for modality, z in self.modalities(streams).items():
-            product = product * F.linear(z, self.factors[modality])  # (B, rank)
-        return F.linear(product, self.weights).squeeze(-1) + self.bias
-
-
-# -- sequences: MulT ------------------------------------------------------------------------------
+from clipmsa.fusion.branches import sinusoidal_positions
+from clipmsa.fusion.config import MulTConfig
+from clipmsa.fusion.data import roles_by_modality
+from clipmsa.fusion.ragged import Padding, Ragged
 
 
 class Sequence(NamedTuple):
@@ -196,7 +42,7 @@ class MulT(nn.Module):
     def __init__(self, config: MulTConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         d = config.d
-        self.roles = _roles(streams)
+        self.roles = roles_by_modality(streams)
         self.dropout = nn.Dropout(config.feature_dropout)
         self.projections = nn.ModuleDict(
             {role: nn.Linear(spec.dim, d, bias=False) for role, spec in streams.items()}
