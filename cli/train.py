@@ -34,7 +34,9 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="In place of a variant, a baseline: tfn, lmf, mult.", metavar="NAME"),
+        typer.Option(
+            help="In place of a variant, a baseline: tfn, lmf, mult, misa.", metavar="NAME"
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="One run each, separated by commas.")] = (
         "1111,1112,1113"

@@ -47,6 +47,7 @@ def tune(
     from clipmsa.fusion.tuning import SEARCH, read_search
     from clipmsa.fusion.tuning import tune as run_search
 
+    base = configured(RunConfig(), config, set_ or [])
     store = FeatureStore(features)
     folder = out or Path("runs") / f"{features.stem}-tune"
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
@@ -60,10 +61,10 @@ def tune(
 
         tuned = run_search(
             store,
-            configured(RunConfig(), config, set_ or []),
+            base,
             folder,
             trials=trials,
-            search=read_search(search or SEARCH),
+            search=read_search(search or SEARCH, base),
             seeds=parse_seeds(seeds),
             device=pick_device(device),
             workers=workers or default_workers(device),

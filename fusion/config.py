@@ -125,8 +125,26 @@ class MulTConfig(NetworkConfig):
             raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
 
 
+@dataclass(frozen=True)
+class MISAConfig(NetworkConfig):
+    """Modality-Invariant and -Specific Representations; sizes and weights of its authors' code."""
+
+    network: str = "misa"
+    d: int = 128  # width of u, h^p and h^c, and of the recurrent layers
+    dropout: float = 0.5  # of the predictor
+    similarity: float = 1.0  # alpha, weight of L_sim in the loss
+    difference: float = 0.3  # beta, of L_diff
+    reconstruction: float = 1.0  # gamma, of L_recon
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one(self, "d")
+        if self.d % 2:
+            raise ConfigError(f"d = {self.d} must be even, since MISA's Transformer has two heads")
+
+
 NETWORKS: dict[str, type[NetworkConfig]] = {
-    kind.network: kind for kind in (ModelConfig, TFNConfig, LMFConfig, MulTConfig)
+    kind.network: kind for kind in (ModelConfig, TFNConfig, LMFConfig, MulTConfig, MISAConfig)
 }
 
 

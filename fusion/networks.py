@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 
-from .baselines import LMF, TFN, MulT
-from .config import LMFConfig, ModelConfig, MulTConfig, NetworkConfig, TFNConfig
+from .baselines import LMF, MISA, TFN, MulT
+from .config import LMFConfig, MISAConfig, ModelConfig, MulTConfig, NetworkConfig, TFNConfig
 from .model import ClipMSA
+from .ragged import Ragged
 
 
 def build_network(config: NetworkConfig, streams: Mapping[str, StreamSpec]) -> nn.Module:
@@ -27,4 +29,14 @@ def build_network(config: NetworkConfig, streams: Mapping[str, StreamSpec]) -> n
             return LMF(config, streams)
         case MulTConfig():
             return MulT(config, streams)
+        case MISAConfig():
+            return MISA(config, streams)
     raise AssertionError(f"no module for {config}")
+
+
+def training_loss(network: nn.Module, streams: Mapping[str, Ragged], labels: Tensor) -> Tensor:
+    """SmoothL1 of the scores (Sec. 2.4), for every network, and MISA's own terms."""
+    if isinstance(network, MISA):
+        scores, own = network.scores_and_own_loss(streams)
+        return F.smooth_l1_loss(scores, labels) + own
+    return F.smooth_l1_loss(network(streams), labels)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from .checkpoint import load_progress, save_progress
 from .config import MODALITIES, RunConfig
 from .data import Batch, FeatureData
 from .metrics import regression_metrics
-from .networks import build_network
+from .networks import build_network, training_loss
 from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
@@ -104,7 +103,7 @@ class _Training:
         for batch_rows in batches(shuffled, schedule.batch_size):
             withheld = withhold_at_random(len(batch_rows), schedule.modality_dropout, self.order)
             batch = self.data.batch(batch_rows, withheld)
-            loss = F.smooth_l1_loss(self.model(batch.streams), batch.labels)
+            loss = training_loss(self.model, batch.streams, batch.labels)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_grad_norm)

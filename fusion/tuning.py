@@ -38,8 +38,8 @@ class Tuned(NamedTuple):
     trials: int  # all that there are, of earlier calls too
 
 
-def read_search(path: Path) -> dict[str, dict[str, Any]]:
-    """The [search] table of a TOML file: by setting, what it is drawn from.
+def read_search(path: Path, config: RunConfig | None = None) -> dict[str, dict[str, Any]]:
+    """The [search] table of a TOML file: by setting of `config`, what it is drawn from.
 
     Raises:
         ConfigError: no such table, a setting that does not exist, or no range.
@@ -54,7 +54,7 @@ def read_search(path: Path) -> dict[str, dict[str, Any]]:
         if not (ends or choices):
             raise ConfigError(f"{where}: must be {{ low, high, log? }} or {{ choices = [...] }}")
         for value in space["choices"] if choices else (space["low"], space["high"]):
-            with_values(RunConfig(), {key: value}, where)
+            with_values(config or RunConfig(), {key: value}, where)
     return table
 
 

@@ -17,19 +17,20 @@ from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cli.main import main
 from clipmsa.fusion import ClipMSA, trainer
-from clipmsa.fusion.baselines import LMF, TFN, MulT
+from clipmsa.fusion.baselines import LMF, MISA, TFN, MulT
 from clipmsa.fusion.branches import sinusoidal_positions
 from clipmsa.fusion.checkpoint import load_checkpoint
 from clipmsa.fusion.config import NETWORKS, ModelConfig, NetworkConfig, RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.evaluation import evaluate
 from clipmsa.fusion.explain import co_attention_maps, modality_contributions
-from clipmsa.fusion.networks import build_network
+from clipmsa.fusion.networks import build_network, training_loss
 from clipmsa.fusion.outcome import Epoch
 from clipmsa.fusion.predict import load_models
 from clipmsa.fusion.ragged import Ragged
 from clipmsa.fusion.runs import constant_baseline, run
 from clipmsa.fusion.trainer import train_seed
+from clipmsa.fusion.tuning import read_search
 from clipmsa.fusion.variants import find_model, find_variant, left_out
 
 POOLED = ["text_width=6", "audio_width=4", "vision_width=5"]
@@ -37,6 +38,7 @@ SMALL = {
     "tfn": [*POOLED, "post_fusion=8"],
     "lmf": [*POOLED, "rank=3"],
     "mult": ["heads=3", "d=6", "layers=2"],
+    "misa": ["d=32"],
 }
 NAMES = list(SMALL)
 
@@ -227,6 +229,80 @@ def test_mult_is_crossmodal_transformers_and_their_last_rows(store):
         assert float(score) == pytest.approx(float(expected[0]), abs=1e-4)
 
 
+def subspaces(network: nn.Module, streams, weights) -> dict[str, list[np.ndarray]]:
+    """u, private and shared of each modality, (B, d)."""
+    out: dict[str, list[np.ndarray]] = {"u": [], "private": [], "shared": []}
+    for m in ORDER:
+        vectors = [network.get_submodule(f"branches.{m}/{b}")(streams[f"{m}/{b}"]) for b in BOTH]
+        u, private, shared = [], [], []
+        for x in torch.cat(vectors, -1).detach().double().numpy():
+            x = np.maximum(0, linear(x, weights, f"project.{m}.0"))
+            u.append(norm(x, weights, f"project.{m}.2"))
+            private.append(1 / (1 + np.exp(-linear(u[-1], weights, f"private.{m}.0"))))
+            shared.append(1 / (1 + np.exp(-linear(u[-1], weights, "shared.0"))))
+        out["u"].append(np.array(u))
+        out["private"].append(np.array(private))
+        out["shared"].append(np.array(shared))
+    return out
+
+
+BOTH = ("own", "clip")
+
+
+def test_misa_is_a_transformer_over_private_and_shared_vectors(store):
+    network, data = network_of(store, small("misa"))
+    streams = data.batch(torch.arange(12)).streams
+    weights = weights_of(network)
+    of = subspaces(network, streams, weights)
+    for utterance, score in enumerate(scores(network, streams)):
+        x = [h[utterance] for h in of["private"] + of["shared"]]
+        h = attend(x, x, weights, "transformer.self_attn", 2)
+        for n, row in enumerate(x):
+            row = norm(row + h[n], weights, "transformer.norm1")
+            inner = np.maximum(0, linear(row, weights, "transformer.linear1"))
+            row = row + linear(inner, weights, "transformer.linear2")
+            x[n] = norm(row, weights, "transformer.norm2")
+        inner = np.maximum(0, linear(np.concatenate(x), weights, "layers.0"))
+        assert float(score) == pytest.approx(float(linear(inner, weights, "layers.3")[0]), abs=1e-5)
+
+
+def test_misas_own_loss_is_its_papers(store):
+    """Moments apart, overlap, and reconstruction: weighted, over pairs and modalities."""
+    config = small("misa", "difference=20")
+    network, data = network_of(store, config)
+    streams = data.batch(torch.arange(12)).streams
+    weights = weights_of(network)
+    of = subspaces(network, streams, weights)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+
+    def moment(x, k):
+        return x.mean(0) if k == 1 else ((x - x.mean(0)) ** k).mean(0)
+
+    sim = 0.0
+    for i, j in pairs:
+        for k in range(1, 6):
+            apart = moment(of["shared"][i], k) - moment(of["shared"][j], k)
+            sim += np.sqrt((apart**2).sum()) / 3
+
+    def overlap(x, y):
+        x, y = x - x.mean(0), y - y.mean(0)
+        x, y = ([row / np.sqrt(row @ row) for row in rows] for rows in (x, y))
+        product = np.sum([np.outer(a, b) for a, b in zip(x, y, strict=True)], axis=0)
+        return (product**2).mean()
+
+    diff = sum(overlap(of["private"][i], of["private"][j]) for i, j in pairs)
+    diff += sum(overlap(of["private"][m], of["shared"][m]) for m in range(3))
+    recon = 0.0
+    for n, m in enumerate(ORDER):
+        for u, p, c in zip(of["u"][n], of["private"][n], of["shared"][n], strict=True):
+            recon += ((linear(p + c, weights, f"decode.{m}") - u) ** 2).sum() / (3 * 12 * 32)
+    expected = sim + 20 * diff + recon
+    whole = training_loss(network, streams, torch.zeros(12))
+    plain = nn.functional.smooth_l1_loss(network(streams), torch.zeros(12))
+    assert min(sim, 20 * diff, recon) > 0.1 * expected
+    assert (whole - plain).item() == pytest.approx(expected, rel=1e-4)
+
+
 # -- what holds for all ---------------------------------------------------------------------------
 
 
@@ -279,10 +355,11 @@ def test_a_role_may_be_dropped(store, name):
 
 def test_training_learns_what_is_planted(tmp_path, plant, name):
     oracle = plant(tmp_path / "store.h5", (300, 80, 200))
-    config = small(name, "epochs=10", "learning_rate=0.005", "feature_dropout=0")
+    rate = 0.001 if name == "misa" else 0.005
+    config = small(name, "epochs=10", f"learning_rate={rate}")
     data = data_of(FeatureStore(tmp_path / "store.h5"), config)
     outcome = train_seed(data, config, 1)
-    assert outcome.history[-1].train_loss < 0.5 * outcome.history[0].train_loss
+    assert outcome.history[-1].train_loss < 0.6 * outcome.history[0].train_loss
     assert outcome.metrics["test"]["mae"] < 0.8 * constant_baseline(data)["mae"]
     assert outcome.metrics["test"]["corr"] > 0.7 * oracle
 
@@ -352,6 +429,7 @@ def test_a_setting_of_another_network_is_refused():
         ("lmf", "rank=0", "rank is 0, must be at least 1"),
         ("tfn", "post_fusion=0", "post_fusion is 0, must be at least 1"),
         ("mult", "heads=4", "d = 6 must be a multiple of heads = 4"),
+        ("misa", "d=5", "d = 5 must be even"),
         ("mult", 'drop=["text/owl"]', "no role 'text/owl'"),
     ],
 )
@@ -377,7 +455,9 @@ def test_a_users_file_sets_a_baselines_sizes(tmp_path):
     config = configured(RunConfig(), file)
     assert (config.variant, config.model.network) == ("mult", "mult")
     file.write_text('[model]\nnetwork = "must"\n')
-    with pytest.raises(ConfigError, match="no network 'must'; there are clip-msa, tfn, lmf, mult"):
+    with pytest.raises(
+        ConfigError, match="no network 'must'; there are clip-msa, tfn, lmf, mult, misa"
+    ):
         configured(RunConfig(), file)
 
 
@@ -398,7 +478,7 @@ def test_a_checkpoint_from_before_there_were_baselines_is_clip_msas(store, tmp_p
 
 
 def test_each_network_is_its_own_class(store):
-    kinds = {"clip-msa": ClipMSA, "tfn": TFN, "lmf": LMF, "mult": MulT}
+    kinds = {"clip-msa": ClipMSA, "tfn": TFN, "lmf": LMF, "mult": MulT, "misa": MISA}
     assert kinds.keys() == NETWORKS.keys()
     streams = streams_by_role(store, NetworkConfig())
     for name, kind in kinds.items():
@@ -424,7 +504,7 @@ def test_train_takes_a_model_by_name(path, tmp_path, monkeypatch, capsys):
 def test_an_unknown_model_is_refused_with_the_names(path, capsys):
     assert main(["train", "--features", str(path), "--model", "self-mm"]) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert "no model 'self-mm'; there are clip-msa, tfn, lmf, mult" in told
+    assert "no model 'self-mm'; there are clip-msa, tfn, lmf, mult, misa" in told
 
 
 def test_a_model_and_a_variant_at_once_are_wrong_usage(path, capsys):
@@ -442,18 +522,27 @@ def test_sizes_in_a_file_that_are_not_the_models_are_told(path, tmp_path, capsys
     assert "sizes of 'clip-msa' are not taken over; 'lmf' has its own" in told
 
 
-def test_table1_is_baselines_beside_full_on_the_same_features(path, tmp_path, capsys):
-    file = tmp_path / "small.toml"
-    tables = []
-    for name in NAMES:
-        tables.append(f'[{name}]\nrow = "{name.upper()}"\nnetwork = "{name}"')
-        tables += [setting.replace("=", " = ") for setting in SMALL[name]]
-    file.write_text("\n".join(tables))
-    names = [f"{file}:{name}" for name in NAMES]
-    line = ["ablate", "--features", str(path), "--out", str(tmp_path / "out"), "--seeds", "1,2"]
-    line += ["--workers", "1", "--set", "d=16", "--set", "heads=4", "--set", "epochs=1"]
-    assert main([*line, "--variants", ",".join([*names, "full"])]) == 0
-    table = capsys.readouterr().out
-    assert all(f"| {name.upper()} |" in table for name in NAMES)
-    with (tmp_path / "out" / "comparison.csv").open() as csv_file:
+def test_table1_is_baselines_beside_full_on_the_same_features(tmp_path, plant, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "store.h5", counts=(40, 12, 16))
+    line = ["ablate", "--features", "store.h5", "--variants", "table1", "--workers", "1"]
+    line += ["--seeds", "1,2", "--set", "d=16", "--set", "epochs=1"]
+    assert main(line) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = [row.split("|")[1].strip() for row in printed if "±" in row]
+    assert rows == ["TFN", "LMF", "MulT", "MISA", "CLIP-MSA"]
+    with Path("runs/store-table1/comparison.csv").open() as csv_file:
         assert {row["variant"] for row in csv.DictReader(csv_file)} == set(NAMES)
+    configs = {n: load_checkpoint(Path(f"runs/store-table1/{n}/model-1.pt")).config for n in NAMES}
+    assert all(configs[n].model == find_model(n).model for n in NAMES)  # d=16 is CLIP-MSA's
+    assert all(config.training.epochs == 1 for config in configs.values())
+
+
+def test_a_search_is_over_the_settings_of_its_network(tmp_path):
+    file = tmp_path / "search.toml"
+    file.write_text(
+        "[search]\nrank = { low = 1, high = 8 }\nlearning_rate = { choices = [1e-3] }\n"
+    )
+    assert read_search(file, small("lmf")).keys() == {"rank", "learning_rate"}
+    with pytest.raises(ConfigError, match="no setting 'rank' of 'tfn'"):
+        read_search(file, small("tfn"))
