@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import FingerprintError, StoreError
 from clipmsa.fusion.checkpoint import load_checkpoint
 from clipmsa.fusion.data import FeatureData
-from clipmsa.fusion.model import ClipMSA
 
 from .record import RunRecord
 
@@ -24,7 +24,7 @@ class Evidence:
     """
 
     store: FeatureStore | None = None
-    models: tuple[ClipMSA, ...] = ()
+    models: tuple[nn.Module, ...] = ()
     data: FeatureData | None = None
     gaps: list[str] = field(default_factory=list)
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import RunError
 from clipmsa.fusion.data import FeatureData
 from clipmsa.fusion.explain import co_attention_maps, frame_contributions, modality_contributions
 from clipmsa.fusion.metrics import METRICS, paired_differences
-from clipmsa.fusion.model import ClipMSA
 
 from . import charts_explain, charts_results
 from .chart import Chart
@@ -260,7 +260,7 @@ def _table(record: RunRecord, evidence: Evidence, moved: dict[str, Floats]) -> l
 def _explained(
     row: TestUtterance,
     data: FeatureData,
-    models: Sequence[ClipMSA],
+    models: Sequence[nn.Module],
     thumbnails: Thumbnails | None,
 ) -> ExplainedUtterance:
     streams = data.batch(torch.tensor([data.store.index[row.id]])).streams
