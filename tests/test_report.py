@@ -183,6 +183,14 @@ def test_untrained_encoders_are_told_at_the_top(record, page):
     assert "Untrained encoders. albert had random weights" in text_of(body.find("header"))
 
 
+def test_drawn_splits_are_told_as_text(record, page):
+    assert "figures cannot be compared" not in page
+    features = {**record.metrics["features"], "splits_from": "drawn <b>by video</b>"}
+    drawn = RunRecord(**{**vars(record), "metrics": {**record.metrics, "features": features}})
+    provenance = parsed(render(build_report([drawn]))).find(".//section[@id='provenance']")
+    assert "drawn <b>by video</b>, and not CMU's: figures cannot be" in text_of(provenance)
+
+
 def test_a_run_alone_makes_a_page_that_says_what_is_missing(hostile_run, tmp_path):
     shutil.copytree(hostile_run / "run", tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
