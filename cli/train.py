@@ -85,8 +85,10 @@ def train(
         if config is not None and chosen.model.network != run_config.model.network:
             note(
                 "{}: sizes of '{}' are not taken over; '{}' has its own",
-                config, run_config.model.network, chosen.model.network,
-            )  # fmt: skip
+                config,
+                run_config.model.network,
+                chosen.model.network,
+            )
         run_config = chosen.applied(run_config)
     settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
     run_config = configured(run_config, settings=settings)
@@ -112,7 +114,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def default_workers(device: str) -> int:
-    """A seed takes one core, or shares a GPU, which two at a time would only slow down."""
+    """A core for each seed; on a GPU one seed at a time, since it may not hold two stores."""
     on_cpu = pick_device(device).type == "cpu"
     return len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
 
