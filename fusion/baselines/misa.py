@@ -17,9 +17,8 @@ from clipmsa.fusion.data import roles_by_modality
 from clipmsa.fusion.ragged import Ragged
 
 _MOMENTS = 5  # K of the central moment discrepancy, as in the authors' code
-_HEADS = (
-    2  # of the Transformer over the six vectors; its other sizes are torch's defaults, as there
-)
+# Of the Transformer over the six vectors; its other sizes are torch's defaults, as there.
+_HEADS = 2
 
 
 class Subspaces(NamedTuple):
