@@ -67,14 +67,18 @@ class TransformersText(StatesEncoder):
         return states.mean(dim=0, keepdim=True) if self.pooling == "mean" else states
 
     def _tokens(self, texts: list[str]) -> list[Tensor]:
-        tokens = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        mask = tokens["attention_mask"].to(self.device)
+        """(T, dim) of each text, without the padding, which may stand before it or after."""
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens)
+        mask: list[list[int]] = tokens["attention_mask"]
         states: Tensor = self.module(
-            input_ids=tokens["input_ids"].to(self.device), attention_mask=mask
+            input_ids=torch.tensor(tokens["input_ids"], device=self.device),
+            attention_mask=torch.tensor(mask, device=self.device),
         ).last_hidden_state
-        return [rows[kept] for rows, kept in zip(states, mask.bool(), strict=True)]
+        starts = [row.index(1) for row in mask]
+        return [
+            rows[start : start + sum(row)]
+            for rows, start, row in zip(states, starts, mask, strict=True)
+        ]
 
 
 class HashedWords:
@@ -88,16 +92,16 @@ class HashedWords:
     def __init__(self, vocab_size: int) -> None:
         self.words = vocab_size - self.FIRST_WORD
 
-    def __call__(self, texts: list[str], *, max_length: int, **_: Any) -> dict[str, Tensor]:
-        """input_ids and attention_mask, (B, T) each, padded to the longest."""
+    def __call__(self, texts: list[str], *, max_length: int, **_: Any) -> dict[str, Any]:
+        """input_ids and attention_mask, lists (B, T) each, padded to the longest."""
         ids = [
             [self.CLS, *map(self._id, text.lower().split()[: max_length - 2]), self.SEP]
             for text in texts
         ]
         T = max(map(len, ids))
         return {
-            "input_ids": torch.tensor([row + [self.PAD] * (T - len(row)) for row in ids]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (T - len(row)) for row in ids]),
+            "input_ids": [row + [self.PAD] * (T - len(row)) for row in ids],
+            "attention_mask": [[1] * len(row) + [0] * (T - len(row)) for row in ids],
         }
 
     def _id(self, word: str) -> int:
