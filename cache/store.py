@@ -32,6 +32,13 @@ LEVELS = ("utterance", "sequence")
 CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
 
 
+def is_drawn(splits_from: str) -> bool:
+    """Whether splits are a draw of clipmsa's, by their source in words: figures on them compare
+    with no published ones.
+    """
+    return splits_from.startswith(DRAWN)
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One row of `/utterances`. `label` is NaN where unknown; `duration` is in seconds.
@@ -220,11 +227,6 @@ class FeatureStore:
     def rows_of_split(self, split: str) -> NDArray[np.int64]:
         """Row numbers of one split, in the store's order."""
         return np.array([row for row, name in enumerate(self.splits) if name == split], np.int64)
-
-    @property
-    def drawn_splits(self) -> bool:
-        """Whether splits are a draw of clipmsa's: figures compare with no published ones."""
-        return self.splits_from.startswith(DRAWN)
 
     @property
     def untrained_streams(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counts_by_split, note, pick_device, progress, tell_splits, warn_untrained
+from .console import counts_by_split, note, pick_device, progress, warn_drawn, warn_untrained
 from .console import out as stdout
 from .train import EpochTally, default_workers, parse_seeds
 
@@ -99,6 +99,5 @@ def ablate(
         )
     stdout.print((folder / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False)
     warn_untrained(sorted({n for _, run in results for n in run.metrics["features"]["untrained"]}))
-    if store.drawn_splits:
-        tell_splits(store.splits_from, drawn=True)
+    warn_drawn(store.splits_from)
     note("{}: table.md, table.csv, table.tex, and a folder for each run", folder)

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from clipmsa.cache.store import is_drawn
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,16 +52,21 @@ def warn_untrained(streams: list[str]) -> None:
         )
 
 
-def tell_splits(source: str, drawn: bool) -> None:
+def tell_splits(source: str) -> None:
     """Say where splits come from, and what follows where they are our own draw."""
-    if drawn:
+    warn_drawn(source)
+    if source and not is_drawn(source):
+        note("splits: {}", source)
+
+
+def warn_drawn(source: str) -> None:
+    """Say what follows, wherever figures are about to be shown, from splits of our own draw."""
+    if is_drawn(source):
         note(
             "[bold yellow]splits:[/] {}, and not CMU's: figures cannot be compared with published "
             "ones; extract with CMU's, by --folds FILE.json or with its SDK (mmsdk) installed",
             source,
         )
-    elif source:
-        note("splits: {}", source)
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import note, out, pick_device, tell_splits, warn_untrained
+from .console import note, out, pick_device, warn_drawn, warn_untrained
 from .train import number
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def evaluate(
         _print(rows, len(evaluation.seeds))
     untrained = {spec.name for c in checkpoints for spec in c.streams.values() if spec.untrained}
     warn_untrained(sorted(untrained))
-    if store.drawn_splits:
-        tell_splits(store.splits_from, drawn=True)
+    warn_drawn(store.splits_from)
 
 
 def _words(text: str | None) -> list[str]:

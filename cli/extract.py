@@ -152,7 +152,7 @@ def tell_of(manifest: Manifest) -> None:
     if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
         return
     note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)
-    tell_splits(manifest.splits, manifest.drawn)
+    tell_splits(manifest.splits)
     for what, ids in manifest.gaps.items():
         note("{} times: {} ({}{})", len(ids), what, ids[0], ", ..." if ids[1:] else "")
 

@@ -49,7 +49,7 @@ def inspect_dataset(path: Path, folds: Path | None, everything: bool) -> None:
     found = survey(manifest)
     out.print(f"{path}: {manifest.layout}", markup=False, highlight=False, soft_wrap=True)
     _print_counts(found)
-    tell_splits(manifest.splits, manifest.drawn)
+    tell_splits(manifest.splits)
     for what, ids in found.gaps.items():
         shown = ids if everything else ids[:_SHOWN]
         note("{} times: {}", len(ids), what)
@@ -88,7 +88,7 @@ def inspect_store(path: Path) -> None:
     _print_streams(opened)
     if opened.failed:
         _print_failures(opened)
-    tell_splits(opened.splits_from, opened.drawn_splits)
+    tell_splits(opened.splits_from)
     warn_untrained(opened.untrained_streams)
 
 

@@ -14,7 +14,7 @@ from .console import (
     out,
     pick_device,
     progress,
-    tell_splits,
+    warn_drawn,
     warn_untrained,
 )
 
@@ -181,8 +181,7 @@ def run_train(
         note("{}", f"seed {outcome.seed}: {how}{found}")
     print_metrics(result.metrics)
     warn_untrained(result.metrics["features"]["untrained"])
-    if store.drawn_splits:
-        tell_splits(store.splits_from, drawn=True)
+    warn_drawn(store.splits_from)
     note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")
     return result
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipmsa.cache import Utterance
-from clipmsa.cache.store import DRAWN
+from clipmsa.cache.store import is_drawn
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Manifest:
     @property
     def drawn(self) -> bool:
         """Whether the splits are our own draw, so that figures compare with nobody's."""
-        return self.splits.startswith(DRAWN)
+        return is_drawn(self.splits)
 
     def shard(self, index: int, count: int) -> Manifest:
         """Block `index`, counted from 0, of `count` nearly equal blocks of the table.

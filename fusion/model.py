@@ -21,7 +21,8 @@ from clipmsa.cache import StreamSpec
 
 from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, VectorBranch
 from .coattention import Concatenation, HierarchicalFusion
-from .config import MODALITIES, ModelConfig
+from .config import ModelConfig
+from .data import roles_by_modality
 from .ragged import Ragged
 
 
@@ -73,11 +74,8 @@ class ClipMSA(nn.Module):
     def __init__(self, config: ModelConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         self.branches = nn.ModuleDict({role: _branch(s, config) for role, s in streams.items()})
-        self.roles = {
-            modality: [role for role in streams if role.startswith(f"{modality}/")]
-            for modality in MODALITIES
-        }
-        order = [modality for modality in config.order if self.roles[modality]]
+        self.roles = roles_by_modality(streams)
+        order = [modality for modality in config.order if modality in self.roles]
         self.projections = nn.ModuleDict(
             {
                 modality: ModalProjection(

@@ -15,7 +15,7 @@ from torch import Tensor
 from clipmsa.cache import StreamSpec
 
 from .checkpoint import Checkpoint, CheckpointError, load_run
-from .config import MODALITIES
+from .data import roles_by_modality
 from .explain import without
 from .ragged import Ragged
 
@@ -89,8 +89,7 @@ class Models:
         self.streams: Mapping[str, StreamSpec] = first.streams  # by role
         self._models = {checkpoint.seed: checkpoint.model(device) for checkpoint in checkpoints}
         self._device = torch.device(device)
-        used = {role.partition("/")[0] for role in self.streams}
-        self.modalities = tuple(m for m in MODALITIES if m in used)
+        self.modalities = tuple(roles_by_modality(self.streams))
 
     @property
     def seeds(self) -> list[int]:

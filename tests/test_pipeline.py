@@ -20,6 +20,7 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
+from clipmsa.cache.store import is_drawn
 from clipmsa.extract import encoder, pipeline, plan, profiles, worker
 from clipmsa.extract.decode import decode as decode_clip
 from clipmsa.extract.encoder import Encoder
@@ -431,7 +432,7 @@ def test_shards_merge_into_the_store_of_one_run(media, tmp_path):
     shards = [tmp_path / f"{i}.h5" for i in range(4)]
     for i, shard in enumerate(shards):
         extract(table.shard(i, 4), shard, settings())
-    assert FeatureStore(tmp_path / "whole.h5").drawn_splits
+    assert is_drawn(FeatureStore(tmp_path / "whole.h5").splits_from)
     assert merge_stores(shards, tmp_path / "merged.h5") == 8
     assert contents(tmp_path / "merged.h5") == contents(tmp_path / "whole.h5")
 

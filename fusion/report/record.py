@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipmsa.cache.errors import RunError
+from clipmsa.cache.store import is_drawn
 from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.variants import table2
 
@@ -58,6 +59,14 @@ class RunRecord:
     @property
     def variant(self) -> str:
         return str(self.metrics["variant"])
+
+    @property
+    def splits_from(self) -> str:
+        return str(self.metrics["features"].get("splits_from", ""))
+
+    @property
+    def drawn(self) -> bool:
+        return is_drawn(self.splits_from)
 
     @property
     def seeds(self) -> list[int]:
