@@ -67,18 +67,14 @@ class TransformersText(StatesEncoder):
         return states.mean(dim=0, keepdim=True) if self.pooling == "mean" else states
 
     def _tokens(self, texts: list[str]) -> list[Tensor]:
-        """(T, dim) of each text, without the padding, which may stand before it or after."""
+        """(T, dim) of each text, without the padding after it."""
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens)
         mask: list[list[int]] = tokens["attention_mask"]
         states: Tensor = self.module(
             input_ids=torch.tensor(tokens["input_ids"], device=self.device),
             attention_mask=torch.tensor(mask, device=self.device),
         ).last_hidden_state
-        starts = [row.index(1) for row in mask]
-        return [
-            rows[start : start + sum(row)]
-            for rows, start, row in zip(states, starts, mask, strict=True)
-        ]
+        return [rows[: sum(kept)] for rows, kept in zip(states, mask, strict=True)]
 
 
 class HashedWords:
@@ -195,6 +191,8 @@ def load_tokenizer(folder: Path) -> Any:
     files = tokenizer.vocab_files_names.values()
     if files and not any((folder / name).is_file() for name in files):
         raise WeightsError(f"{folder}: has no tokenizer (no {' or '.join(files)}); {remedy}")
+    # Padding before a text would move it to other positions, by as much as its batch has it.
+    tokenizer.padding_side = "right"
     return tokenizer
 
 

@@ -227,6 +227,19 @@ def test_mean_pooling_is_over_a_text_s_own_tokens(
             assert close(row, albert.albert(ids).last_hidden_state.mean(1))
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean", "none"])
+def test_a_tokenizer_that_pads_before_a_text_changes_nothing(
+    albert_folder: Path, pooling: Any
+) -> None:
+    usual = TransformersText("albert", albert_folder, CPU, "fp32", pooling=pooling)
+    settings = json.loads((albert_folder / "tokenizer_config.json").read_text())
+    settings["padding_side"] = "left"
+    (albert_folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    other = TransformersText("albert", albert_folder, CPU, "fp32", pooling=pooling)
+    for a, b in zip(usual.encode(SENTENCES), other.encode(SENTENCES), strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_without_pooling_a_text_s_rows_are_its_own_tokens(
     albert_folder: Path,
     albert: Any,
