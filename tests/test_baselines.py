@@ -355,6 +355,7 @@ def test_a_role_may_be_dropped(store, name):
     assert scores(network, data.batch(torch.arange(8)).streams).isfinite().all()
 
 
+@pytest.mark.slow
 def test_training_learns_what_is_planted(tmp_path, plant, name):
     oracle = plant(tmp_path / "store.h5", (300, 80, 200))
     rate = 0.001 if name == "misa" else 0.005
@@ -366,6 +367,7 @@ def test_training_learns_what_is_planted(tmp_path, plant, name):
     assert outcome.metrics["test"]["corr"] > 0.7 * oracle
 
 
+@pytest.mark.slow
 def test_an_interrupted_seed_goes_on_to_the_same_bits(store, tmp_path, monkeypatch, name):
     monkeypatch.setattr(trainer, "_PROGRESS_SECONDS", 0.0)
     config = small(name, "epochs=3", "modality_dropout=0.2")
@@ -385,6 +387,7 @@ def test_an_interrupted_seed_goes_on_to_the_same_bits(store, tmp_path, monkeypat
     assert all(torch.equal(rest.state[key], whole.state[key]) for key in whole.state)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_run_like_any_other(store, tmp_path, name):
     """Checkpoint, config.toml, evaluate, predict and contributions; no map of co-attention."""
     config, out = small(name, "epochs=2"), tmp_path / "run"
@@ -524,6 +527,7 @@ def test_sizes_in_a_file_that_are_not_the_models_are_told(path, tmp_path, capsys
     assert "sizes of 'clip-msa' are not taken over; 'lmf' has its own" in told
 
 
+@pytest.mark.slow
 def test_table1_is_baselines_beside_full_on_the_same_features(tmp_path, plant, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     plant(tmp_path / "store.h5", counts=(40, 12, 16))

@@ -475,6 +475,7 @@ def test_a_parquet_file_holds_the_table_and_a_vector_a_stream(store, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_example_trains_a_ridge_on_a_store(tmp_path, plant):
     oracle = plant(tmp_path / "s.h5", (300, 10, 100))
     shown = subprocess.run(

@@ -75,6 +75,7 @@ def test_the_model_and_its_training_know_nothing_of_the_report():
         assert not any(n.startswith("clipmsa.fusion.report") for n in imports(source)), source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
@@ -93,6 +94,7 @@ def test_importing_loads_only_what_the_stage_needs(statement, absent):
     assert not absent & set(loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="huge pages are Linux's")
 @pytest.mark.parametrize(("users_own", "aligned"), [(None, True), ("0", False)])
 def test_the_command_has_torch_put_large_tensors_on_huge_pages(monkeypatch, users_own, aligned):

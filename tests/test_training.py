@@ -152,6 +152,7 @@ def test_a_modality_that_is_missing_everywhere_trains(path):
     assert np.isfinite(outcome.predictions["test"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 4, 5])
 def test_an_interrupted_seed_goes_on_to_the_same_bits(store, tmp_path, monkeypatch, stopped):
     monkeypatch.setattr(trainer, "_PROGRESS_SECONDS", 0.0)
@@ -374,6 +375,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.slow
 def test_training_learns_from_every_stream_and_dropping_one_costs(tmp_path, plant):
     """One stream carries the whole label: the matching variant loses it, the others do not."""
     oracle = plant(tmp_path / "store.h5", (300, 80, 200), share={"esresnext": 1.0})

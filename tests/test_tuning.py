@@ -39,6 +39,7 @@ def search(path: Path, trials: int, **more):
     )
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_a_file_that_train_takes(path):
     tuned = search(path, 3)
     with (path.parent / "tune" / "trials.csv").open() as file:
