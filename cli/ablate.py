@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counts_by_split, note, pick_device, progress, warn_drawn, warn_untrained
+from .console import (
+    counts_by_split,
+    note,
+    pick_device,
+    progress,
+    warn_drawn,
+    warn_empty,
+    warn_untrained,
+)
 from .console import out as stdout
 from .train import EpochTally, default_workers, parse_seeds
 
@@ -98,6 +106,8 @@ def ablate(
             on_epoch=on_epoch,
         )
     stdout.print((folder / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False)
-    warn_untrained(sorted({n for _, run in results for n in run.metrics["features"]["untrained"]}))
+    features_of = [run.metrics["features"] for _, run in results]
+    warn_untrained(sorted({name for of in features_of for name in of["untrained"]}))
+    warn_empty(sorted({name for of in features_of for name in of["empty_in_train"]}))
     warn_drawn(store.splits_from)
     note("{}: table.md, table.csv, table.tex, and a folder for each run", folder)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -50,6 +50,25 @@ def warn_untrained(streams: list[str]) -> None:
             "features say nothing about CLIP-MSA",
             ", ".join(streams),
         )
+
+
+def warn_empty(streams: list[str]) -> None:
+    """Say which streams a network could learn nothing about."""
+    if streams:
+        note(
+            "[bold yellow]no rows:[/] of {} split train has none; a network takes it as 0 "
+            "wherever else it has any",
+            ", ".join(streams),
+        )
+
+
+def warn_not_better(metrics: Mapping[str, Any]) -> None:
+    """Say what a run, by its metrics.json, is not better than: a constant, or ridge."""
+    from clipmsa.fusion.reference import verdicts
+
+    mae = metrics["test"]["mae"]["mean"]
+    for said in verdicts(mae, metrics, metrics["against"]):
+        note("[bold yellow]'{}':[/] {}", metrics["variant"], said)
 
 
 def tell_splits(source: str) -> None:

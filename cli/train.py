@@ -15,6 +15,8 @@ from .console import (
     pick_device,
     progress,
     warn_drawn,
+    warn_empty,
+    warn_not_better,
     warn_untrained,
 )
 
@@ -181,20 +183,23 @@ def run_train(
         note("{}", f"seed {outcome.seed}: {how}{found}")
     print_metrics(result.metrics)
     warn_untrained(result.metrics["features"]["untrained"])
+    warn_empty(result.metrics["features"]["empty_in_train"])
     warn_drawn(store.splits_from)
     note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")
     return result
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Test metrics: mean and standard deviation over seeds, interval, the constant's, each seed."""
+    """Test metrics: over seeds, with interval, of the references, of each seed; and a verdict."""
     from rich.table import Table
 
     from clipmsa.fusion.metrics import METRICS
+    from clipmsa.fusion.reference import REFERENCES
 
     table = Table(title=f"test, variant '{metrics['variant']}', {len(metrics['seeds'])} seeds")
     table.add_column("metric")
-    for heading in ("mean ± std", "95 % interval", "constant", *map(str, metrics["seeds"])):
+    seeds = map(str, metrics["seeds"])
+    for heading in ("mean ± std", "95 % interval", *REFERENCES, *seeds):
         table.add_column(heading, justify="right", no_wrap=True)
     for key, words in METRICS.items():
         row = metrics["test"][key]
@@ -203,10 +208,11 @@ def print_metrics(metrics: dict[str, Any]) -> None:
             words,
             f"{number(row['mean'])} ± {number(row['std'])}",
             f"{number(low)} .. {number(high)}",
-            number(metrics["constant"][key]),
+            *(number(metrics[reference][key]) for reference in REFERENCES),
             *map(number, row["per_seed"]),
         )
     out.print(table)
+    warn_not_better(metrics)
 
 
 def number(value: float) -> str:

@@ -71,5 +71,7 @@ def tune(
             on_trial=on_trial,
         )
     warn_untrained(store.untrained_streams)
+    for said in tuned.verdicts:
+        note("[bold yellow]best trial, on validation:[/] {}", said)
     note("{}", f"{folder}: best.toml (valid MAE {tuned.valid_mae:.3f}), trials.csv")
     note("{}", f"clipmsa train --features {features} --config {folder / 'best.toml'}")

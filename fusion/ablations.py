@@ -20,6 +20,7 @@ from .config import RunConfig, configured
 from .data import FeatureData, streams_by_role
 from .metrics import METRICS, Difference, paired_differences
 from .outcome import Epoch
+from .reference import verdicts
 from .runs import Run, run_many
 from .variants import Variant, find_variant, table1, table2
 
@@ -151,7 +152,18 @@ def markdown_table(rows: Sequence[Row], differences: Differences | None = None) 
         f"|---{'|---:' * len(header)}|",
         *(f"| {variant.row} | {' | '.join(_cells(metrics, '±'))} |" for variant, metrics in rows),
     ]
-    return "\n".join([*lines, "", *_notes(rows), "", *_compared(rows, differences or {})])
+    compared = _compared(rows, differences or {})
+    return "\n".join([*lines, "", *_notes(rows), "", *compared, *_verdicts(rows)])
+
+
+def _verdicts(rows: Sequence[Row]) -> list[str]:
+    """Markdown lines: which rows are not better than a constant, or than ridge."""
+    said = [
+        f"- {variant.row}: {verdict}"
+        for variant, metrics in rows
+        for verdict in verdicts(metrics["test"]["mae"]["mean"], metrics, metrics["against"])
+    ]
+    return [*said, ""] if said else []
 
 
 def _compared(rows: Sequence[Row], differences: Differences) -> list[str]:

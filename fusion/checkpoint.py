@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cache.files import publish
 
 from .config import NETWORKS, RunConfig, TrainingConfig
-from .networks import build_network
+from .networks import Trainable
 from .outcome import Outcome
 
 _MODEL, _PROGRESS = "clipmsa-model", "clipmsa-progress"
@@ -45,9 +44,9 @@ class Checkpoint(NamedTuple):
     def seed(self) -> int:
         return self.outcome.seed
 
-    def model(self, device: torch.device | str = "cpu") -> nn.Module:
+    def model(self, device: torch.device | str = "cpu") -> Trainable:
         """The trained network, in eval mode."""
-        model = build_network(self.config.model, self.streams)
+        model = Trainable(self.config.model, self.streams)
         model.load_state_dict(self.outcome.state)
         return model.to(device).eval()
 
@@ -82,13 +81,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = _load(path, _MODEL)
     try:
         model = content["config"]["model"]
+        outcome = Outcome.from_plain(content["outcome"])
+        if "normalise" not in model:  # of 0.1 and before: a network that takes its inputs as is
+            model = model | {"normalise": "none"}
+            outcome.state = {f"network.{key}": value for key, value in outcome.state.items()}
         config = RunConfig(
             content["config"]["variant"],
             NETWORKS[model.get("network", "clip-msa")](**model),  # of 0.1 and before: no key
             TrainingConfig(**content["config"]["training"]),
         )
         streams = {role: StreamSpec(**spec) for role, spec in content["streams"].items()}
-        outcome = Outcome.from_plain(content["outcome"])
         return Checkpoint(config, streams, content["data"], content["versions"], outcome)
     except (KeyError, TypeError) as error:
         raise CheckpointError(

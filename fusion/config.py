@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from clipmsa.cache.errors import ConfigError
 
@@ -14,6 +14,8 @@ from .branches import Temporal
 from .coattention import Residual
 
 MODALITIES = ("text", "audio", "vision")
+NormStart = Literal["shifted", "unit"]
+Normalise = Literal["standard", "none"]
 ROLES = tuple(f"{modality}/{branch}" for modality in MODALITIES for branch in ("own", "clip"))
 
 
@@ -24,6 +26,7 @@ class NetworkConfig:
     network: str = "clip-msa"
     drop: tuple[str, ...] = ()  # roles left out, such as "text/clip"
     streams: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> stream
+    normalise: Normalise = "standard"  # inputs by the training split (standardise.py), or "none"
 
     def __post_init__(self) -> None:
         own = type(self).network
@@ -33,6 +36,7 @@ class NetworkConfig:
             for role in roles:
                 if role not in ROLES:
                     raise ConfigError(f"{key}: no role '{role}'; there are {', '.join(ROLES)}")
+        _one_of("normalise", self.normalise, get_args(Normalise))
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class ModelConfig(NetworkConfig):
     transformer_heads: int = 4
     transformer_ff: int = 256
     predictor_hidden: int = 64
+    norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
     dropout: float = 0.1
     feature_dropout: float = 0.1  # of the frozen features, before the projections
 
@@ -59,13 +64,10 @@ class ModelConfig(NetworkConfig):
             raise ConfigError(
                 f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
             )
-        for key, value, allowed in (
-            ("fusion", self.fusion, ("coattention", "concat")),
-            ("residual", self.residual, ("gated", "additive")),
-            ("temporal", self.temporal, ("slstm", "stacked-bilstm")),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{key} is '{value}', must be one of {', '.join(allowed)}")
+        _one_of("fusion", self.fusion, ("coattention", "concat"))
+        _one_of("residual", self.residual, get_args(Residual))
+        _one_of("norm_start", self.norm_start, get_args(NormStart))
+        _one_of("temporal", self.temporal, get_args(Temporal))
         if self.d % self.heads or self.d % self.transformer_heads:
             raise ConfigError(
                 f"d = {self.d} must be a multiple of heads = {self.heads} "
@@ -146,6 +148,11 @@ class MISAConfig(NetworkConfig):
 NETWORKS: dict[str, type[NetworkConfig]] = {
     kind.network: kind for kind in (ModelConfig, TFNConfig, LMFConfig, MulTConfig, MISAConfig)
 }
+
+
+def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key} is '{value}', must be one of {', '.join(allowed)}")
 
 
 def _at_least_one(config: Any, *keys: str) -> None:

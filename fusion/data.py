@@ -16,7 +16,9 @@ from clipmsa.cache.errors import ConfigError, TrainingError
 
 from .config import MODALITIES, ROLES, NetworkConfig
 from .ragged import Ragged
+from .standardise import Moments, moments
 
+_MOMENT_ROWS = 128  # at once, so that a block in float64 stays in a processor's cache
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -141,6 +143,33 @@ class FeatureData:
             for role in self.roles
         }
         return Batch(rows, streams, self.labels[rows].to(self.device))
+
+    def empty_in(self, split: str) -> list[str]:
+        """Names of the streams that no labelled utterance of a split has a row of."""
+        rows = self.labelled_rows(split)
+        return [
+            spec.name
+            for role, spec in self.roles.items()
+            if not (self._offsets[role][rows + 1] > self._offsets[role][rows]).any()
+        ]
+
+    def moments(self, role: str, rows: Tensor) -> Moments:
+        """Mean and deviation of each dimension over all rows of utterances `rows` in one stream.
+
+        Raises:
+            TrainingError: a feature is not a number; the message names the utterance.
+        """
+        lengths = self._offsets[role][rows + 1] - self._offsets[role][rows]
+        together = max(1, _MOMENT_ROWS * len(rows) // max(1, int(lengths.sum())))
+        parts = rows.split(together)
+        device = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64
+        found = moments(
+            (self._gather(role, part, None).rows.to(device) for part in parts), self.roles[role].dim
+        )
+        if not found.deviation.isfinite().all():
+            where = next(filter(None, (self.not_finite(self.batch(part)) for part in parts)))
+            raise TrainingError(f"{self.store.path}: not finite: {where}")
+        return found
 
     def not_finite(self, batch: Batch) -> str | None:
         """Where a batch holds NaN or infinity, as "stream of 'utterance'"; None where nowhere."""

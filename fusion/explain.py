@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .coattention import CoAttentionStage, CoAttentionUnit, HierarchicalFusion
 from .data import FeatureData, roles_by_modality
 from .model import ClipMSA
+from .networks import Trainable
 from .ragged import Ragged
 from .trainer import predict
 
@@ -57,6 +58,8 @@ def co_attention_maps(model: nn.Module, streams: Mapping[str, Ragged]) -> list[C
     sizes = {len(stream.lengths) for stream in streams.values()}
     if sizes != {1}:
         raise ValueError(f"streams hold {sorted(sizes)} utterances, must hold one")
+    if isinstance(model, Trainable):
+        model, streams = model.network, model.standardised(streams)
     if not isinstance(model, ClipMSA) or not isinstance(model.fusion, HierarchicalFusion):
         return []
     fusion = model.fusion

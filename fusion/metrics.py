@@ -18,6 +18,7 @@ Nothing is rounded here; MMSA rounds to four places before it averages over seed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +38,7 @@ METRICS = {
     "acc7": "Acc-7",
 }
 LOWER_IS_BETTER = frozenset({"mae"})
+FEWEST = 5  # utterances that an interval can be drawn from
 
 
 def regression_metrics(pred: ArrayLike, truth: ArrayLike) -> dict[str, float]:
@@ -80,8 +82,11 @@ def bootstrap_intervals(
     """Percentile intervals over utterances of each metric's mean over seeds.
 
     `preds` is (seeds, n), `truth` (n,). Every resample draws n utterances with replacement, the
-    same for all seeds, and averages the metric over the seeds.
+    same for all seeds, and averages the metric over the seeds. Of fewer than five utterances there
+    is no interval: it would be narrow where nothing is known.
     """
+    if len(truth) < FEWEST:
+        return dict.fromkeys(METRICS, (math.nan, math.nan))
     samples = _resampled([preds], truth, resamples, seed)[0]
     return {key: _interval(values, (1 - level) / 2) for key, values in samples.items()}
 
@@ -131,12 +136,15 @@ def paired_differences(
     with utterances alone would pass for a difference. They are drawn for each of the two by itself,
     unless both are the `same_models`, as with and without a modality. p is twice the smaller share
     of resamples on one side of 0, counted with one more on each side, since none of 1,000 is not
-    never.
+    never. Of fewer than five utterances, interval and p are NaN.
     """
+    exact = [batched_metrics(p, truth) for p in (preds, baseline)]
+    means = {key: float(exact[0][key].mean() - exact[1][key].mean()) for key in METRICS}
+    if len(truth) < FEWEST:
+        return {key: Difference(mean, math.nan, math.nan, math.nan) for key, mean in means.items()}
     here, there = _resampled(
         [preds, baseline], truth, resamples, seed, seeds="together" if same_models else "apart"
     )
-    exact = [batched_metrics(p, truth) for p in (preds, baseline)]
     found = {}
     for key in METRICS:
         drawn = here[key] - there[key]
@@ -144,8 +152,7 @@ def paired_differences(
         known = drawn[~np.isnan(drawn)]
         tail = min((known <= 0).sum(), (known >= 0).sum())
         p = min(1.0, 2 * (tail + 1) / (known.size + 1)) if known.size else float("nan")
-        mean = float(exact[0][key].mean() - exact[1][key].mean())
-        found[key] = Difference(mean, low, high, float(p))
+        found[key] = Difference(means[key], low, high, float(p))
     return found
 
 

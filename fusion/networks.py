@@ -1,4 +1,4 @@
-"""Which module a configuration stands for: CLIP-MSA or a baseline, all over the same streams."""
+"""Which module a configuration stands for: CLIP-MSA or a baseline, all over the same inputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,33 @@ from .baselines import LMF, MISA, TFN, MulT
 from .config import LMFConfig, MISAConfig, ModelConfig, MulTConfig, NetworkConfig, TFNConfig
 from .model import ClipMSA
 from .ragged import Ragged
+from .standardise import Standardise
+
+
+class Trainable(nn.Module):
+    """A network and, before it, the standardisation of its inputs.
+
+    Whatever scores or explains goes through it, so that training, `predict`, `evaluate` and the
+    report give every network, CLIP-MSA or baseline, the same inputs.
+    """
+
+    def __init__(self, config: NetworkConfig, streams: Mapping[str, StreamSpec]) -> None:
+        super().__init__()
+        self.inputs = Standardise(streams) if config.normalise == "standard" else None
+        self.network = build_network(config, streams)
+
+    def forward(self, streams: Mapping[str, Ragged]) -> Tensor:
+        """Streams by role, of one batch, as the store has them -> scores (B,)."""
+        score: Tensor = self.network(self.standardised(streams))
+        return score
+
+    def loss(self, streams: Mapping[str, Ragged], labels: Tensor) -> Tensor:
+        """What training makes smaller: SmoothL1 (Sec. 2.4) and, of MISA, its own terms."""
+        return training_loss(self.network, self.standardised(streams), labels)
+
+    def standardised(self, streams: Mapping[str, Ragged]) -> Mapping[str, Ragged]:
+        """What the network is given of a batch's streams."""
+        return streams if self.inputs is None else self.inputs(streams)
 
 
 def build_network(config: NetworkConfig, streams: Mapping[str, StreamSpec]) -> nn.Module:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
+from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ConfigError
@@ -29,6 +30,7 @@ from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
 from .metrics import regression_metrics, summary
 from .outcome import Epoch, Outcome
+from .reference import against_references, reference_scores
 
 SEEDS = (1111, 1112, 1113)
 
@@ -97,6 +99,7 @@ def run_many(
     A seed is finished where its checkpoint was made by this configuration from these utterances,
     splits, labels and features; it is then read, not trained.
     """
+    references: References = {}
     left: dict[Path, set[int]] = {}
     todo: list[Job] = []
     for config, out in runs:
@@ -112,14 +115,15 @@ def run_many(
             (out / "metrics.json").unlink(missing_ok=True)  # it marks a run that is complete
             publish_text(out / "config.toml", tomli_w.dumps(as_plain(config)))
         else:
-            on_run(_complete(store, config, out, seeds, fresh=False))
+            on_run(_complete(store, config, out, seeds, references, fresh=False))
 
     configs = {out: config for config, out in runs}
 
     def on_done(job: Job) -> None:
         left[job.folder].discard(job.seed)
         if not left[job.folder]:
-            on_run(_complete(store, configs[job.folder], job.folder, seeds, fresh=True))
+            config = configs[job.folder]
+            on_run(_complete(store, config, job.folder, seeds, references, fresh=True))
 
     run_jobs(
         todo,
@@ -130,8 +134,18 @@ def run_many(
     )
 
 
+# By the digest of the data, so that runs on the same streams share them.
+References = dict[str, dict[str, dict[str, NDArray[np.float64]]]]
+
+
 def _complete(
-    store: FeatureStore, config: RunConfig, out: Path, seeds: Sequence[int], *, fresh: bool
+    store: FeatureStore,
+    config: RunConfig,
+    out: Path,
+    seeds: Sequence[int],
+    references: References,
+    *,
+    fresh: bool,
 ) -> Run:
     """Write a folder's tables from its seeds' checkpoints; metrics.json last, as the end's mark."""
     streams = streams_by_role(store, config.model)
@@ -139,6 +153,11 @@ def _complete(
     outcomes = [load_checkpoint(out / f"model-{seed}.pt").outcome for seed in seeds]
     _write_history(out / "history.csv", outcomes)
     _write_predictions(out / "predictions.csv", data, outcomes)
+    if data.digest not in references:
+        references[data.digest] = reference_scores(data, ("test",))
+    found = {name: scores["test"] for name, scores in references[data.digest].items()}
+    truth = data.labels[data.labelled_rows("test")].double().numpy()
+    preds = np.stack([outcome.predictions["test"] for outcome in outcomes])
     metrics = {
         "variant": config.variant,
         "features": {
@@ -147,21 +166,16 @@ def _complete(
             "splits_from": store.splits_from,
             "fingerprints": {spec.name: spec.fingerprint for spec in streams.values()},
             "untrained": [spec.name for spec in streams.values() if spec.untrained],
+            "empty_in_train": data.empty_in("train"),
         },
         "seeds": list(seeds),
         "best_epochs": [outcome.best_epoch for outcome in outcomes],
         **{split: _summary(data, outcomes, split) for split in ("test", "valid")},
-        "constant": constant_baseline(data),
+        **{name: regression_metrics(scores, truth) for name, scores in found.items()},
+        "against": against_references(preds, found, truth),
     }
     publish_text(out / "metrics.json", json.dumps(_json_numbers(metrics), indent=2) + "\n")
     return Run(out, metrics, outcomes, fresh)
-
-
-def constant_baseline(data: FeatureData) -> dict[str, float]:
-    """Test metrics of the best that ignores its input: the median label of split train."""
-    truth = data.labels[data.labelled_rows("test")].numpy()
-    guess = float(data.labels[data.labelled_rows("train")].median())
-    return regression_metrics(np.full(len(truth), guess), truth)
 
 
 def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
@@ -198,6 +212,6 @@ def _json_numbers(value: Any) -> Any:
     """NaN as null: JSON has no NaN, and other programs' readers refuse it."""
     if isinstance(value, Mapping):
         return {key: _json_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_json_numbers(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -21,7 +21,7 @@ from .checkpoint import load_progress, save_progress
 from .config import MODALITIES, RunConfig
 from .data import Batch, FeatureData
 from .metrics import regression_metrics
-from .networks import build_network, training_loss
+from .networks import Trainable
 from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
@@ -50,8 +50,8 @@ def train_seed(
     if len(rows["train"]) < 2:
         raise TrainingError(f"{data.store.path}: BatchNorm needs two training utterances, has one")
     training = _Training(data, config, seed)
-    if progress is not None:
-        training.resume(progress)
+    if progress is None or not training.resume(progress):
+        training.standardise(rows["train"])
     truth = data.labels[rows["valid"]].numpy()
     saved = time.monotonic()
 
@@ -79,7 +79,7 @@ class _Training:
         self.data, self.config, self.seed = data, config, seed
         torch.manual_seed(seed)
         self.order = torch.Generator().manual_seed(seed)
-        self.model = build_network(config.model, data.roles).to(data.device)
+        self.model = Trainable(config.model, data.roles).to(data.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             config.training.learning_rate,
@@ -88,6 +88,12 @@ class _Training:
         )
         self.history: list[Epoch] = []
         self.best_epoch, self.best_state = 0, _copy(self.model.state_dict())
+
+    def standardise(self, rows: Tensor) -> None:
+        """Fit the standardisation of the inputs to the training utterances."""
+        if self.model.inputs is not None:
+            for role in self.data.roles:
+                self.model.inputs.fit(role, self.data.moments(role, rows))
 
     @property
     def ended(self) -> bool:
@@ -103,7 +109,7 @@ class _Training:
         for batch_rows in batches(shuffled, schedule.batch_size):
             withheld = withhold_at_random(len(batch_rows), schedule.modality_dropout, self.order)
             batch = self.data.batch(batch_rows, withheld)
-            loss = training_loss(self.model, batch.streams, batch.labels)
+            loss = self.model.loss(batch.streams, batch.labels)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_grad_norm)
@@ -149,11 +155,11 @@ class _Training:
             },
         )
 
-    def resume(self, path: Path) -> None:
-        """Go on from where an interrupted training of the same kind was, if there is one."""
+    def resume(self, path: Path) -> bool:
+        """Go on from where an interrupted training of the same kind was; False if there is none."""
         kept: dict[str, Any] | None = load_progress(path, self._key)
         if kept is None:
-            return
+            return False
         self.model.load_state_dict(kept["model"])
         self.optimiser.load_state_dict(kept["optimiser"])
         self.best_state, self.best_epoch = kept["best_state"], kept["best_epoch"]
@@ -162,6 +168,7 @@ class _Training:
         torch.set_rng_state(kept["random"])
         if kept["cuda"] is not None:
             torch.cuda.set_rng_state(kept["cuda"], self.data.device)
+        return True
 
 
 def batches(rows: Tensor, size: int) -> list[Tensor]:

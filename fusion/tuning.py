@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import tomli_w
 import torch
 
@@ -23,6 +24,8 @@ from .checkpoint import load_checkpoint
 from .config import RunConfig, as_plain, read_toml, with_values
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
+from .metrics import regression_metrics
+from .reference import against_references, reference_scores, verdicts
 
 if TYPE_CHECKING:
     import optuna
@@ -36,6 +39,7 @@ class Tuned(NamedTuple):
     config: RunConfig
     valid_mae: float  # mean over the seeds
     trials: int  # all that there are, of earlier calls too
+    verdicts: list[str]  # what its models are not better than, on validation
 
 
 def read_search(path: Path, config: RunConfig | None = None) -> dict[str, dict[str, Any]]:
@@ -118,7 +122,18 @@ def tune(
             on_trial(trial.number, sum(maes) / len(maes), trial.params)
     best = with_values(config, study.best_params, "best trial")
     _write(out, study, best)
-    return Tuned(best, study.best_value, done())
+    said = _verdicts(data, out / f"trial-{study.best_trial.number}", seeds, study.best_value)
+    return Tuned(best, study.best_value, done(), said)
+
+
+def _verdicts(data: FeatureData, trial: Path, seeds: Sequence[int], mae: float) -> list[str]:
+    """What the models of a trial are not better than, on the validation that chose them."""
+    outcomes = [load_checkpoint(trial / f"model-{seed}.pt").outcome for seed in seeds]
+    preds = np.stack([outcome.predictions["valid"] for outcome in outcomes])
+    truth = data.labels[data.labelled_rows("valid")].double().numpy()
+    scores = {name: of["valid"] for name, of in reference_scores(data, ("valid",)).items()}
+    references = {name: regression_metrics(of, truth) for name, of in scores.items()}
+    return verdicts(mae, references, against_references(preds, scores, truth))
 
 
 def _refuse_another(study: optuna.Study, what: dict[str, Any], out: Path) -> None:

@@ -30,7 +30,7 @@ from clipmsa.extract.rebuild import ClipEncoders
 from clipmsa.extract.synthetic import write_demo_dataset
 from clipmsa.fusion.checkpoint import CheckpointError, save_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
-from clipmsa.fusion.networks import build_network
+from clipmsa.fusion.networks import Trainable
 from clipmsa.fusion.outcome import Outcome
 from clipmsa.fusion.predict import Models, Prediction, load_models
 from clipmsa.fusion.runs import run
@@ -48,7 +48,7 @@ SMALL = configured(
 def save_model(folder: Path, seed: int, specs: dict[str, StreamSpec] = SPECS) -> Path:
     """A checkpoint of a model that was never trained."""
     torch.manual_seed(seed)
-    state = build_network(SMALL.model, specs).state_dict()
+    state = Trainable(SMALL.model, specs).state_dict()
     path = folder / f"model-{seed}.pt"
     save_checkpoint(path, SMALL, specs, "", Outcome(seed, 0, state, []))
     return path

@@ -54,15 +54,18 @@ def test_what_a_later_version_adds_is_no_matter(folder):
 
 
 def test_what_the_contract_does_not_promise_may_be_absent(folder):
-    """Intervals and the constant's metrics are this program's own, a null is NaN."""
+    """Intervals and references are this program's own, a null is NaN."""
 
     def strip(metrics):
-        del metrics["constant"], metrics["test"]["mae"]["ci95"]
+        del metrics["constant"], metrics["ridge"], metrics["against"]
+        del metrics["test"]["mae"]["ci95"]
         metrics["test"]["corr"]["mean"] = None
 
     change_metrics(folder, strip)
     record = read_run(folder)
-    assert all(map(math.isnan, (*record.score("mae").ci95, record.score("mae").constant)))
+    score = record.score("mae")
+    assert all(map(math.isnan, (*score.ci95, *score.references.values())))
+    assert record.verdicts == []
     assert math.isnan(record.score("corr").mean)
 
 

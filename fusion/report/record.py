@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import is_drawn
 from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.reference import REFERENCES, verdicts
 from clipmsa.fusion.variants import table2
 
 Floats = NDArray[np.float64]
@@ -30,7 +31,7 @@ class Score:
     std: float
     per_seed: tuple[float, ...]
     ci95: tuple[float, float]  # NaN where the run's writer gives none
-    constant: float  # what the best constant prediction gets; NaN where not given
+    references: dict[str, float]  # by name, what those of `REFERENCES` get; NaN where not given
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,13 @@ class RunRecord:
             _number(row["std"]),
             tuple(map(_number, row["per_seed"])),
             (_number(low), _number(high)),
-            _number(self.metrics.get("constant", {}).get(key)),
+            {name: _number(self.metrics.get(name, {}).get(key)) for name in REFERENCES},
         )
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What the run is not better than, beyond chance, a sentence each."""
+        return verdicts(self.score("mae").mean, self.metrics, self.metrics.get("against", {}))
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRecord]:

@@ -41,7 +41,7 @@ class MetricRow:
     mean: str
     std: str
     interval: str
-    constant: str
+    references: list[str]  # those of `REFERENCES`, in that order
     per_seed: list[str]
 
 
@@ -194,7 +194,7 @@ def _metric_row(record: RunRecord, key: str) -> MetricRow:
         fixed(score.mean),
         fixed(score.std),
         "-" if math.isnan(low) else f"{low:.3f} .. {high:.3f}",
-        fixed(score.constant),
+        [fixed(value) for value in score.references.values()],
         [fixed(value) for value in score.per_seed],
     )
 
