@@ -94,13 +94,13 @@ class TFNConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class LMFConfig(NetworkConfig):
-    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations."""
+    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations, rank for MOSI."""
 
     network: str = "lmf"
     text_width: int = 64  # of z_text, and of the layers of its sub-network
     audio_width: int = 16
     vision_width: int = 128
-    rank: int = 4
+    rank: int = 3  # MMSA's for MOSI; 4 for MOSEI
     feature_dropout: float = 0.3  # of the frozen features, after their normalisation
 
     def __post_init__(self) -> None:
@@ -116,9 +116,12 @@ class MulTConfig(NetworkConfig):
     d: int = 30  # width of a modality's rows; twice that where two modalities' are joined
     heads: int = 5
     layers: int = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
-    dropout: float = 0.1  # of attention weights, of the hidden layers, of what is added to a row
+    dropout: float = 0.1  # of the hidden layers, and of what is added to a row
+    attention_dropout: float = 0.1  # of weights on text's rows and on a modality's own, not on
+    # those of sound and picture to another modality: so the authors' defaults have it
     embed_dropout: float = 0.25  # of the rows that go into a Transformer
-    feature_dropout: float = 0.0  # of the frozen features, before they are projected to d
+    feature_dropout: float = 0.25  # of text's frozen features alone, before they are projected
+    output_dropout: float = 0.0  # between the two layers of the output
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,9 +169,10 @@ class TrainingConfig:
     """The schedule. The paper gives none; seeds and protocol are those of design and field."""
 
     epochs: int = 60
-    patience: int = 10  # epochs without a better validation MAE before a seed stops
-    batch_size: int = 32
+    patience: int = 6  # epochs without a better validation MAE before a seed stops
+    batch_size: int = 128  # large, for the sake of the BatchNorms' statistics
     learning_rate: float = 5e-4
+    averaging: float = 1.0  # epochs over which weights are averaged; 0 takes the last step's
     weight_decay: float = 1e-2
     clip_grad_norm: float = 1.0
     modality_dropout: float = 0.0  # share of utterances that lose a modality, for each of the three
@@ -177,6 +181,8 @@ class TrainingConfig:
         _at_least_one(self, "epochs", "patience", "batch_size")
         if self.batch_size < 2:
             raise ConfigError("batch_size must be at least 2, since BatchNorm needs two samples")
+        if self.averaging < 0:
+            raise ConfigError(f"averaging is {self.averaging}, must be at least 0")
         if not 0 <= self.modality_dropout < 1:
             raise ConfigError(f"modality_dropout is {self.modality_dropout}, must be in [0, 1)")
 

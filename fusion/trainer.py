@@ -1,7 +1,12 @@
-"""Train one seed: SmoothL1 (Sec. 2.4), early stopping on validation MAE, test predicted once."""
+"""Train one seed: SmoothL1 (Sec. 2.4), early stopping on validation MAE, test predicted once.
+
+What is judged after each epoch, kept and used is a running average of the weights: the weights
+themselves jump from step to step, and validation of the best of them is the luck of a jump.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,16 +62,16 @@ def train_seed(
 
     while not training.ended:
         train_loss = training.epoch(rows["train"])
-        valid = regression_metrics(predict(training.model, data, rows["valid"]), truth)
+        valid = regression_metrics(predict(training.average, data, rows["valid"]), truth)
         on_epoch(training.judge(train_loss, valid))
         if progress is not None and time.monotonic() - saved > _PROGRESS_SECONDS:
             training.save(progress)
             saved = time.monotonic()
 
-    training.model.load_state_dict(training.best_state)
+    training.average.load_state_dict(training.best_state)
     outcome = Outcome(seed, training.best_epoch, training.best_state, training.history)
     for split in splits:
-        scores = predict(training.model, data, rows[split])
+        scores = predict(training.average, data, rows[split])
         outcome.predictions[split] = scores
         outcome.metrics[split] = regression_metrics(scores, data.labels[rows[split]].numpy())
     return outcome
@@ -86,14 +91,17 @@ class _Training:
             weight_decay=config.training.weight_decay,
             fused=True,
         )
+        self.steps = 0
+        self.average = copy.deepcopy(self.model)  # what is judged, kept and predicts
         self.history: list[Epoch] = []
-        self.best_epoch, self.best_state = 0, _copy(self.model.state_dict())
+        self.best_epoch, self.best_state = 0, _copy(self.average.state_dict())
 
     def standardise(self, rows: Tensor) -> None:
         """Fit the standardisation of the inputs to the training utterances."""
         if self.model.inputs is not None:
             for role in self.data.roles:
                 self.model.inputs.fit(role, self.data.moments(role, rows))
+            self.average.load_state_dict(self.model.state_dict())
 
     @property
     def ended(self) -> bool:
@@ -106,7 +114,8 @@ class _Training:
         self.model.train()
         total = torch.zeros((), device=self.data.device)
         shuffled = rows[torch.randperm(len(rows), generator=self.order)]
-        for batch_rows in batches(shuffled, schedule.batch_size):
+        parts = batches(shuffled, schedule.batch_size)
+        for batch_rows in parts:
             withheld = withhold_at_random(len(batch_rows), schedule.modality_dropout, self.order)
             batch = self.data.batch(batch_rows, withheld)
             loss = self.model.loss(batch.streams, batch.labels)
@@ -119,15 +128,31 @@ class _Training:
                     f"not a number; {_culprit(self.data, batch)}"
                 )
             self.optimiser.step()
+            self._take_into_average(schedule.averaging * len(parts))
             total += loss.detach() * len(batch_rows)
         return float(total) / len(rows)
+
+    @torch.no_grad()
+    def _take_into_average(self, horizon: float) -> None:
+        """Move the average of the weights towards them, so that it forgets over `horizon` steps.
+
+        At first it forgets faster: of the random start nothing is to be left.
+        """
+        weight = max(1 / max(1.0, horizon), 9 / (10 + self.steps))
+        self.steps += 1
+        now = self.model.state_dict()
+        for key, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(now[key], weight)
+            else:  # the count of batches of a BatchNorm
+                value.copy_(now[key])
 
     def judge(self, train_loss: float, valid: Mapping[str, float]) -> Epoch:
         """File an epoch, and keep its weights if validation MAE was never lower."""
         best_mae = min((epoch.valid_mae for epoch in self.history), default=math.inf)
         number, best = len(self.history) + 1, valid["mae"] < best_mae
         if best:
-            self.best_epoch, self.best_state = number, _copy(self.model.state_dict())
+            self.best_epoch, self.best_state = number, _copy(self.average.state_dict())
         epoch = Epoch(self.seed, number, train_loss, valid["mae"], valid["corr"], best)
         self.history.append(epoch)
         return epoch
@@ -145,6 +170,8 @@ class _Training:
             self._key,
             {
                 "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "steps": self.steps,
                 "optimiser": self.optimiser.state_dict(),
                 "best_state": self.best_state,
                 "best_epoch": self.best_epoch,
@@ -161,6 +188,8 @@ class _Training:
         if kept is None:
             return False
         self.model.load_state_dict(kept["model"])
+        self.average.load_state_dict(kept["average"])
+        self.steps = kept["steps"]
         self.optimiser.load_state_dict(kept["optimiser"])
         self.best_state, self.best_epoch = kept["best_state"], kept["best_epoch"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
@@ -172,11 +201,13 @@ class _Training:
 
 
 def batches(rows: Tensor, size: int) -> list[Tensor]:
-    """Cut rows into batches; a last batch of one joins its neighbour, for BatchNorm's sake."""
-    parts = list(torch.split(rows, size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
+    """Cut rows into batches of at most `size`, as few and as even as can be.
+
+    A short last batch would be all noise to BatchNorm, and one of a single utterance impossible:
+    where `size` is 2 and the rows are odd, one batch has three.
+    """
+    count = min(math.ceil(len(rows) / size), max(1, len(rows) // 2))
+    return list(torch.tensor_split(rows, count))
 
 
 def withhold_at_random(count: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:

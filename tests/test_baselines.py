@@ -18,7 +18,6 @@ from clipmsa.cache.errors import ConfigError
 from clipmsa.cli.main import main
 from clipmsa.fusion import ClipMSA, trainer
 from clipmsa.fusion.baselines import LMF, MISA, TFN, MulT
-from clipmsa.fusion.branches import sinusoidal_positions
 from clipmsa.fusion.checkpoint import load_checkpoint
 from clipmsa.fusion.config import NETWORKS, ModelConfig, NetworkConfig, RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
@@ -184,8 +183,10 @@ def transformer(x, source, steps, source_steps, weights, name, layers, heads=3):
 
     def embedded(rows, at):
         width = len(rows[0])
-        positions = sinusoidal_positions(max(at) + 1, width).double().numpy()
-        return [np.sqrt(width) * row + positions[t] for row, t in zip(rows, at, strict=True)]
+        rates = 10000.0 ** (-np.arange(width // 2) / (width // 2 - 1))
+        angles = [(t + 1) * rates for t in at]  # fairseq's, as in the authors' code
+        positions = [np.concatenate([np.sin(a), np.cos(a)]) for a in angles]
+        return [np.sqrt(width) * row + p for row, p in zip(rows, positions, strict=True)]
 
     x = embedded(x, steps)
     memory = None if source is None else embedded(source, source_steps)
@@ -229,7 +230,7 @@ def test_mult_is_crossmodal_transformers_and_their_last_rows(store):
             last.append((out[second - 1] + out[-1]) / 2)
         h = np.concatenate(last)
         inner = np.maximum(0, linear(h, weights, "layers.0"))
-        expected = linear(h + linear(inner, weights, "layers.2"), weights, "out")
+        expected = linear(h + linear(inner, weights, "layers.3"), weights, "out")
         assert float(score) == pytest.approx(float(expected[0]), abs=1e-4)
 
 

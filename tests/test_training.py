@@ -28,7 +28,10 @@ from clipmsa.fusion.runs import run, run_many
 from clipmsa.fusion.trainer import batches, predict, train_seed, withhold_at_random
 from clipmsa.fusion.variants import find_variant
 
-SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "learning_rate=0.002"]
+SMALL = [
+    *("d=16", "heads=4", "d_ff=32", "transformer_ff=32"),
+    *("learning_rate=0.002", "batch_size=32"),
+]
 
 
 def small(*settings: str, variant: str = "full") -> RunConfig:
@@ -102,9 +105,10 @@ def test_labels_of_the_test_split_change_nothing_but_the_test_metrics(path):
     assert (before.predictions["test"] == after.predictions["test"]).all()
 
 
-def test_a_last_batch_of_one_joins_its_neighbour():
-    assert [len(part) for part in batches(torch.arange(65), 32)] == [32, 33]
-    assert [len(part) for part in batches(torch.arange(66), 32)] == [32, 32, 2]
+def test_batches_are_as_few_and_as_even_as_can_be():
+    assert [len(part) for part in batches(torch.arange(65), 32)] == [22, 22, 21]
+    assert [len(part) for part in batches(torch.arange(64), 32)] == [32, 32]
+    assert [len(part) for part in batches(torch.arange(5), 2)] == [3, 2]  # none of one
     assert [len(part) for part in batches(torch.arange(3), 32)] == [3]
     assert torch.equal(torch.cat(batches(torch.arange(65), 32)), torch.arange(65))
 

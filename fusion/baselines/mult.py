@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-from clipmsa.fusion.branches import sinusoidal_positions
 from clipmsa.fusion.config import MulTConfig
 from clipmsa.fusion.data import roles_by_modality
 from clipmsa.fusion.ragged import Padding, Ragged
@@ -39,21 +39,24 @@ class MulT(nn.Module):
     one. What is learned for a stream without rows is one row of width d. Padding is masked, and the
     last row is an utterance's own: in the authors' code neither is, so that a score depends on the
     batch. Nor is there that code's mask of later steps, which the paper does not have, and whose
-    place depends on the padding as well.
+    place depends on the padding as well. Positions and dropouts are those of the authors' code
+    (MMSA's port of it has no positions).
     """
 
     def __init__(self, config: MulTConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         d = config.d
         self.roles = roles_by_modality(streams)
-        self.dropout = nn.Dropout(config.feature_dropout)
+        self.text_dropout = nn.Dropout(config.feature_dropout)
         self.projections = nn.ModuleDict(
             {role: nn.Linear(spec.dim, d, bias=False) for role, spec in streams.items()}
         )
         self.missing = nn.ParameterDict({role: torch.zeros(d) for role in streams})
         self.cross = nn.ModuleDict(
             {
-                f"{target}<-{source}": CrossModalTransformer(d, config.layers, config)
+                f"{target}<-{source}": CrossModalTransformer(
+                    d, config.layers, config, config.attention_dropout if source == "text" else 0.0
+                )
                 for target in self.roles
                 for source in self.roles
                 if source != target
@@ -62,12 +65,19 @@ class MulT(nn.Module):
         width = d * max(1, len(self.roles) - 1)
         self.own = nn.ModuleDict(
             {
-                target: CrossModalTransformer(width, max(config.layers, 3), config)
+                target: CrossModalTransformer(
+                    width, max(config.layers, 3), config, config.attention_dropout
+                )
                 for target in self.roles
             }
         )
         width *= len(self.roles)
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(config.output_dropout),
+            nn.Linear(width, width),
+        )
         self.out = nn.Linear(width, 1)
 
     def forward(self, streams: Mapping[str, Ragged]) -> Tensor:
@@ -101,7 +111,8 @@ class MulT(nn.Module):
         )
 
     def _projected(self, role: str, stream: Ragged) -> Sequence:
-        rows = self.projections[role](self.dropout(stream.rows))
+        rows = self.text_dropout(stream.rows) if role.startswith("text/") else stream.rows
+        rows = self.projections[role](rows)
         lengths = stream.lengths.clamp(min=1)
         there = (stream.lengths > 0).repeat_interleave(lengths).to(rows.device)
         filled = self.missing[role].expand(len(there), -1)
@@ -123,11 +134,14 @@ class CrossModalTransformer(nn.Module):
     The factor sqrt(d) and the last norm are in the authors' code, not in the paper.
     """
 
-    def __init__(self, width: int, layers: int, config: MulTConfig) -> None:
+    def __init__(
+        self, width: int, layers: int, config: MulTConfig, attention_dropout: float
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.embed_dropout)
         self.layers = nn.ModuleList(
-            CrossModalLayer(width, config.heads, config.dropout) for _ in range(layers)
+            CrossModalLayer(width, config.heads, config.dropout, attention_dropout)
+            for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
 
@@ -142,9 +156,9 @@ class CrossModalTransformer(nn.Module):
         return out
 
     def _embedded(self, sequence: Sequence) -> Tensor:
-        x, step = sequence.rows, sequence.step
-        positions = sinusoidal_positions(len(step), x.shape[-1], x.device, x.dtype)
-        out: Tensor = self.dropout(x.shape[-1] ** 0.5 * x + positions[step])
+        x = sequence.rows
+        positions = authors_positions(sequence.step, x.shape[-1]).to(x.dtype)
+        out: Tensor = self.dropout(x.shape[-1] ** 0.5 * x + positions)
         return out
 
 
@@ -157,9 +171,9 @@ class CrossModalLayer(nn.Module):
     and memory share one norm, and the FFN is four times as wide as its ends.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, heads, attention_dropout, batch_first=True)
         self.norm = nn.LayerNorm(width)
         inner, outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.ffn = nn.Sequential(inner, nn.ReLU(), nn.Dropout(dropout), outer)
@@ -177,3 +191,16 @@ class CrossModalLayer(nn.Module):
         x = x + self.dropout(h)
         out: Tensor = x + self.dropout(self.ffn(self.norm_ffn(x)))
         return out
+
+
+def authors_positions(step: Tensor, width: int) -> Tensor:
+    """PE of the authors' code at steps (T,), which count from 0: (T, width).
+
+    It is fairseq's table: sines in one half and cosines in the other, where Vaswani et al. (2017)
+    have them in turns, at rates 10000^(-i / (width/2 - 1)), and the first step is number 1.
+    """
+    half = width // 2
+    rates = torch.arange(half, device=step.device) * (-math.log(10000.0) / max(1, half - 1))
+    angle = (step[:, None] + 1) * rates.exp()
+    positions = torch.cat([angle.sin(), angle.cos()], dim=1)
+    return torch.nn.functional.pad(positions, (0, width % 2))
