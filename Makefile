@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: install demo test test-fast lint format bench bench-train bench-extract clean
+.PHONY: install demo test test-fast lint format bench bench-train bench-learn bench-extract clean
 
 install: $(VENV)/installed
 
@@ -37,6 +37,9 @@ bench: install  ## the co-attention unit against the equations as printed; print
 
 bench-train: install  ## training against plain implementations and the machine's peak
 	$(BIN)/python benchmarks/bench_train.py
+
+bench-learn: install  ## what training recovers of planted signals, against ridge and the oracle; hours
+	$(BIN)/python benchmarks/bench_learn.py --json bench-learn.json
 
 bench-extract: install  ## extract against its encoders alone and against a plain script
 	$(BIN)/python benchmarks/bench_extract.py

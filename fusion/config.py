@@ -56,7 +56,7 @@ class ModelConfig(NetworkConfig):
     predictor_hidden: int = 64
     norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
     dropout: float = 0.1
-    feature_dropout: float = 0.1  # of the frozen features, before the projections
+    feature_dropout: float = 0.5  # of the frozen features, rows of sequences too
 
     def __post_init__(self) -> None:
         super().__post_init__()

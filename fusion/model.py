@@ -35,11 +35,8 @@ class ModalProjection(nn.Module):
     which they keep.
     """
 
-    def __init__(
-        self, in_dim: int, d: int, dropout: float, norm_start: NormStart = "shifted"
-    ) -> None:
+    def __init__(self, in_dim: int, d: int, norm_start: NormStart = "shifted") -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(in_dim, d)
         self.norm = nn.BatchNorm1d(d)
         if norm_start == "shifted":
@@ -48,7 +45,7 @@ class ModalProjection(nn.Module):
 
     def forward(self, branches: Tensor) -> Tensor:
         """(B, sum of the branches' widths) -> (B, d)."""
-        out: Tensor = self.norm(self.linear(self.dropout(branches)))
+        out: Tensor = self.norm(self.linear(branches))
         return out
 
 
@@ -76,6 +73,7 @@ class ClipMSA(nn.Module):
 
     def __init__(self, config: ModelConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(config.feature_dropout)
         self.branches = nn.ModuleDict({role: _branch(s, config) for role, s in streams.items()})
         self.roles = roles_by_modality(streams)
         order = [modality for modality in config.order if modality in self.roles]
@@ -84,7 +82,6 @@ class ClipMSA(nn.Module):
                 modality: ModalProjection(
                     sum(self._branch(role).out_dim for role in self.roles[modality]),
                     config.d,
-                    config.feature_dropout,
                     config.norm_start,
                 )
                 for modality in order
@@ -106,12 +103,12 @@ class ClipMSA(nn.Module):
 
     def intermediates(self, streams: Mapping[str, Ragged]) -> dict[str, Tensor]:
         """The paper's quantities by name: F_text, F_audio, F_vision (B, d), F_m, and y (B,)."""
+        vectors = {
+            role: branch(Ragged(self.dropout(streams[role].rows), streams[role].lengths))
+            for role, branch in self.branches.items()
+        }
         modalities = {
-            modality: projection(
-                torch.cat(
-                    [self._branch(role)(streams[role]) for role in self.roles[modality]], dim=-1
-                )
-            )
+            modality: projection(torch.cat([vectors[r] for r in self.roles[modality]], dim=-1))
             for modality, projection in self.projections.items()
         }
         f_m = self.fusion(modalities)
