@@ -136,9 +136,9 @@ class _Training:
     def _take_into_average(self, horizon: float) -> None:
         """Move the average of the weights towards them, so that it forgets over `horizon` steps.
 
-        At first it forgets faster: of the random start nothing is to be left.
+        At first it forgets faster, since of the random start nothing is to be left.
         """
-        weight = max(1 / max(1.0, horizon), 9 / (10 + self.steps))
+        weight = max(1 / max(1.0, horizon), 10 / (10 + self.steps))
         self.steps += 1
         now = self.model.state_dict()
         for key, value in self.average.state_dict().items():

@@ -409,3 +409,25 @@ def test_a_store_of_another_program_at_the_size_of_mosi_trains_near_the_oracle(t
     assert corr["full"] > 0.93 * oracle
     assert corr["no-clip-v"] == pytest.approx(oracle * (5 / 6) ** 0.5, abs=0.07)
     assert corr["no-clip"] == pytest.approx(oracle * (3 / 6) ** 0.5, abs=0.07)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.5, 2.0])
+def test_what_is_kept_is_the_running_average_of_the_weights(store, monkeypatch, averaging):
+    """It forgets over `averaging` epochs, faster at first; 0 keeps the last step's weights."""
+    config = small("epochs=3", f"averaging={averaging}")
+    key = "network.predictor.layers.0.weight"
+    seen: list[np.ndarray] = []
+    take = trainer._Training._take_into_average
+
+    def record(training, horizon):
+        seen.append(training.model.state_dict()[key].double().numpy().copy())
+        take(training, horizon)
+
+    monkeypatch.setattr(trainer._Training, "_take_into_average", record)
+    outcome = train_seed(data_of(store, config), config, 1)
+    an_epoch = len(seen) // 3
+    expected = np.zeros_like(seen[0])
+    for step, weights in enumerate(seen[: an_epoch * outcome.best_epoch]):
+        share = max(1 / max(1, averaging * an_epoch), 10 / (10 + step))
+        expected += share * (weights - expected)
+    np.testing.assert_allclose(outcome.state[key].double().numpy(), expected, atol=1e-6)
