@@ -59,7 +59,8 @@ def co_attention_maps(model: nn.Module, streams: Mapping[str, Ragged]) -> list[C
     if sizes != {1}:
         raise ValueError(f"streams hold {sorted(sizes)} utterances, must hold one")
     if isinstance(model, Trainable):
-        model, streams = model.network, model.standardised(streams)
+        streams = model.standardised(streams)
+        model = model.network
     if not isinstance(model, ClipMSA) or not isinstance(model.fusion, HierarchicalFusion):
         return []
     fusion = model.fusion

@@ -39,7 +39,7 @@ class Trainable(nn.Module):
 
     def standardised(self, streams: Mapping[str, Ragged]) -> Mapping[str, Ragged]:
         """What the network is given of a batch's streams."""
-        return streams if self.inputs is None else self.inputs(streams)
+        return streams if self.inputs is None else self.inputs.forward(streams)
 
 
 def build_network(config: NetworkConfig, streams: Mapping[str, StreamSpec]) -> nn.Module:

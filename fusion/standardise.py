@@ -25,9 +25,8 @@ _SMALLEST = 1e-5
 
 
 class Moments(NamedTuple):
-    """Of a stream's rows: how many, and of each dimension, (D,) float64, mean and deviation."""
+    """Of a stream's rows: of each dimension, (D,) float64, mean and deviation."""
 
-    count: int
     mean: Tensor
     deviation: Tensor  # the population's
 
@@ -50,7 +49,7 @@ def moments(blocks: Iterable[Tensor], dim: int) -> Moments:
         squares += x.square_().sum(0).cpu() + shift.square() * (count * n / (count + n))
         mean += shift * (n / (count + n))
         count += n
-    return Moments(count, mean, (squares / max(1, count)).sqrt())
+    return Moments(mean, (squares / max(1, count)).sqrt())
 
 
 class Standardise(nn.Module):
@@ -68,6 +67,7 @@ class Standardise(nn.Module):
         """Take over the moments of a stream's training rows."""
         varies = of.deviation > _SMALLEST * of.mean.abs()
         affine = self.streams[role]
+        assert isinstance(affine, _Affine)
         affine.mean.copy_(of.mean)
         affine.scale.copy_(torch.where(varies, 1 / of.deviation, 0.0))
 

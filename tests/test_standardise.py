@@ -73,7 +73,6 @@ def test_moments_are_those_of_numpy_in_float64_over_the_training_rows_alone(tmp_
     data = data_of(store)
     found = data.moments("vision/clip", data.labelled_rows("train"))
     train = np.concatenate([p.astype(np.float32) for p in parts[:60]]).astype(np.float64)
-    assert found.count == len(train)
     np.testing.assert_allclose(found.mean, train.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.deviation, train.std(0), rtol=1e-9)
 
