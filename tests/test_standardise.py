@@ -56,6 +56,7 @@ def standardised(store):
     data = data_of(store)
     model = Trainable(configured(RunConfig(), settings=SMALL).model, data.roles)
     rows = data.labelled_rows("train")
+    assert model.inputs is not None
     model.inputs.fit("vision/clip", data.moments("vision/clip", rows))
     batch = data.batch(torch.arange(len(SPLITS)))
     return model.standardised(batch.streams)["vision/clip"], batch.streams["vision/clip"]
