@@ -19,6 +19,10 @@ class MediaError(ClipmsaError):
     """A clip cannot be decoded."""
 
 
+class NoPictureError(MediaError):
+    """A clip has pictures, and none in the segment that was asked for."""
+
+
 class SubtitleError(ClipmsaError):
     """A subtitle file cannot be read whole; names the file and the place."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,20 @@ def note(message: str, *values: object) -> None:
     """One line to stderr; `{}` in the message takes values, shown as they are."""
     text = message.format(*(escape(str(value)) for value in values))
     err.print(text, soft_wrap=True, highlight=False)
+
+
+class LogNotes(logging.Handler):
+    """What the package logs, as notes; the same one once a run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._told:
+            self._told.add(message)
+            note("[yellow]{}:[/] {}", record.levelname.lower(), message)
 
 
 def warn_untrained(streams: list[str]) -> None:

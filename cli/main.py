@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from . import (
     webapp,
     weights,
 )
-from .console import note
+from .console import LogNotes, note
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; give its exit status: 0 done, 1 failed, 2 wrong usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    log, notes = logging.getLogger("clipmsa"), LogNotes()
+    log.addHandler(notes)
     try:
         app(args=[argument for argument in arguments if argument != "--debug"])
     except SystemExit as exit_:
@@ -86,6 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         note("[bold red]error:[/] {}", error)
         return 1
+    finally:
+        log.removeHandler(notes)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Encoder, Precision, load_strictly, read_state, seeded
+from .encoder import WINDOW_SECONDS, Encoder, Precision, load_strictly, read_state, seeded
 from .esresnext import ESResNeXt, audio_state_dict
 from .inference import for_inference
 
@@ -22,7 +23,8 @@ class AudioClipSound(Encoder):
     """The `audio.*` part of an AudioCLIP checkpoint; one vector, not L2-normalised.
 
     Clips run one at a time: the network pools over all frames without a mask, so padding a batch
-    would change its features.
+    would change its features. What is longer than two minutes runs in windows of one length; the
+    vector is their mean.
     """
 
     modality = "audio"
@@ -55,4 +57,13 @@ class AudioClipSound(Encoder):
         self.dim = model.fc.out_features
 
     def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:
-        return [self.module(torch.from_numpy(item)[None].to(self.device)) for item in items]
+        return [self._vector(torch.from_numpy(item)[None].to(self.device)) for item in items]
+
+    def _vector(self, waveform: Tensor) -> Tensor:
+        """(1, samples) -> (1, dim)."""
+        count = math.ceil(waveform.shape[1] / self.sample_rate / WINDOW_SECONDS)
+        if count <= 1:
+            vector: Tensor = self.module(waveform)
+            return vector
+        windows = waveform.tensor_split(count, dim=1)
+        return torch.stack([self.module(window) for window in windows]).mean(dim=0)

@@ -105,7 +105,7 @@ def _measured_length(container: InputContainer, streams: list[Stream]) -> float:
         if packet.pts is not None:
             reached = max(reached, float(packet.pts * packet.time_base + length) - clock.origin)
         elif packet.dts is None:
-            index = packet.stream_index
+            index = packet.stream.index
             untimed[index] = untimed.get(index, Fraction(0)) + length
     return max([reached, *map(float, untimed.values())])
 
@@ -266,16 +266,16 @@ class Clock:
             ended = packet.dts is None and packet.pts is None and not packet.size
             if self.joinable:
                 self._correct(packet)
-            if packet.stream_index in guessed:
+            if packet.stream.index in guessed:
                 packet.pts = None
-            if packet.stream_index in wanted:
+            if packet.stream.index in wanted:
                 yield packet
                 if ended:
                     return
 
     def _correct(self, packet: Packet[Stream]) -> None:
         """Move a packet's times to the file's clock."""
-        index = packet.stream_index
+        index = packet.stream.index
         ticks = packet.pts if packet.dts is None else packet.dts
         if ticks is None:
             return

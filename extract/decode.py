@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipmsa.cache.errors import MediaError
+from clipmsa.cache.errors import MediaError, NoPictureError
 
 from . import media
-from .encoder import Encoder
+from .encoder import WINDOW_SECONDS, Encoder
 from .manifest import Clip
 from .profiles import Media
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,7 +34,8 @@ def decode(clip: Clip, encoders: Mapping[str, Encoder], sampling: Media) -> Deco
     """Read of a clip what `encoders` (by stream name) consume.
 
     Frames are handed to every encoder's `prepare` as they come, so that memory holds the prepared
-    ones only. The file is not touched when all of them consume text.
+    ones only. The file is not touched when all of them consume text. A clip that lies where the
+    pictures of its file have not begun or are over has none; that is logged.
 
     Raises:
         MediaError: the file is missing, damaged, ends before the clip starts, or holds neither
@@ -56,7 +60,10 @@ def decode(clip: Clip, encoders: Mapping[str, Encoder], sampling: Media) -> Deco
     if by_kind["waveform"] and info.has_audio:
         decoded.items |= _waveforms(clip, by_kind["waveform"])
     if by_kind["frames"] and info.has_video:
-        decoded.items |= _frames(clip, by_kind["frames"], sampling)
+        try:
+            decoded.items |= _frames(clip, by_kind["frames"], sampling)
+        except NoPictureError as error:
+            _log.warning("'%s' has no features of pictures: %s", clip.utterance.id, error)
     return decoded
 
 
@@ -66,6 +73,12 @@ def _waveforms(clip: Clip, encoders: Mapping[str, Encoder]) -> dict[str, NDArray
     if sound is None:
         return {}
     waveform, rate = sound
+    if (seconds := len(waveform) / rate) > WINDOW_SECONDS:
+        _log.warning(
+            "'%s': %.0f s of sound are encoded in windows of at most %.0f s; shorter utterances, "
+            "as `clipmsa cut` makes them, are more exact",
+            *(clip.utterance.id, seconds, WINDOW_SECONDS),
+        )
     at_rate = {
         target: media.resample(waveform, rate, target)
         for target in {encoder.sample_rate for encoder in encoders.values()}

@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from clipmsa.cache.errors import ProfileError, WeightsError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+# Longer sound goes through an encoder in windows: its first convolutions take 27 MB a second.
+# No clip of MOSI or MOSEI is that long.
+WINDOW_SECONDS = 120.0
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _ENCODERS = {

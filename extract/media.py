@@ -19,7 +19,7 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from clipmsa.cache.errors import MediaError
+from clipmsa.cache.errors import MediaError, NoPictureError
 
 from .container import (
     Clock,
@@ -66,7 +66,8 @@ def read_frames(
         upright. A picture shown at several ticks is the same array object each time.
 
     Raises:
-        MediaError: not decodable, cut off, without pictures, or without any in the segment.
+        NoPictureError: there are pictures, and none in the segment.
+        MediaError: not decodable, cut off, or without pictures.
     """
     if fps <= 0 or max_frames < 1:
         raise ValueError(f"fps = {fps} and max_frames = {max_frames}: both have to be positive")
@@ -75,9 +76,11 @@ def read_frames(
     opening = line.seconds(int(line.pts[0]))
     first, last = max(start, opening), line.end if end is None else min(end, line.end)
     if first >= last:
-        raise MediaError(
-            f"{path}: the segment from {start:g} s to {'the end' if end is None else f'{end:g} s'} "
-            f"has no picture, they go from {opening:.2f} to {line.end:.2f} s; correct its times"
+        limit = f"begin at {opening:.2f}" if opening > start else f"end at {line.end:.2f}"
+        raise NoPictureError(
+            f"{path}: no picture is shown from {start:g} s to "
+            f"{'the end' if end is None else f'{end:g} s'}, as its pictures {limit} s; correct the "
+            f"times"
         )
     ticks = tick_times(first, last, fps, max_frames)
     bounds = np.floor((ticks + line.origin + _CLOCK_SLACK) / float(line.time_base))

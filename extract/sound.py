@@ -149,6 +149,9 @@ class _Segment:
 
     def add(self, frame: AudioFrame) -> None:
         """Put a frame after what is there, in the segment's layout and rate."""
+        if frame.sample_rate == self._rate and self.position + frame.samples <= self._first:
+            self.position += frame.samples  # of a long file most are on the way to the segment
+            return
         source = frame.format.name, frame.layout.name, frame.sample_rate
         if source != self._source:  # the first, or a broadcast that goes from stereo to 5.1
             self._finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Precision, StatesEncoder
+from .encoder import WINDOW_SECONDS, Precision, StatesEncoder
 from .text import load_pretrained, quiet, random_model, vectors_of
 
 
@@ -24,7 +25,8 @@ class TransformersSpeech(StatesEncoder):
 
     With `pooling = "none"` a sequence: the frames themselves, or the means of those in each
     1 / `rate` seconds. Clips run one at a time: wav2vec 2.0 base normalises over time in its first
-    layer, so that padding a batch would change its features even under an attention mask.
+    layer, so that padding a batch would change its features even under an attention mask. What is
+    longer than two minutes runs in windows of one length, whose frames are put together.
     """
 
     modality = "audio"
@@ -75,8 +77,10 @@ class TransformersSpeech(StatesEncoder):
         # Shorter than one frame: the convolutions would have nothing to give.
         waveform = np.pad(waveform, (0, max(0, self.shortest - len(waveform))))
         values = self.features(waveform, sampling_rate=self.sample_rate, return_tensors="pt")
-        states: Tensor = self.module(values["input_values"].to(self.device)).last_hidden_state
-        return states[0]
+        values = values["input_values"].to(self.device)
+        windows = windows_of(len(waveform), self.shortest, self.step, self.sample_rate)
+        states = [self.module(values[:, window]).last_hidden_state[0] for window in windows]
+        return states[0] if len(states) == 1 else torch.cat(states)
 
     def _rows(self, states: Tensor) -> Tensor:
         if self.pooling == "mean":
@@ -105,6 +109,24 @@ def load_features(folder: Path) -> Any:
             f"{folder}: has no usable preprocessor_config.json ({reason}); copy the repository's "
             f"beside the weights"
         ) from None
+
+
+def windows_of(samples: int, shortest: int, step: int, rate: int) -> list[slice]:
+    """Where to cut a waveform that is too long for one run, so that each frame is in one window.
+
+    Args:
+        shortest, step: samples that a frame sees, and from one frame to the next.
+
+    >>> windows_of(16000, 400, 320, 16000)
+    [slice(0, None, None)]
+    >>> windows_of(200 * 16000, 400, 320, 16000)
+    [slice(0, 1599760, None), slice(1599680, None, None)]
+    """
+    frames = (samples - shortest) // step + 1
+    count = max(1, math.ceil(samples / rate / WINDOW_SECONDS))
+    edges = [frames * number // count for number in range(count + 1)]
+    windows = [slice(a * step, (b - 1) * step + shortest) for a, b in pairwise(edges)]
+    return [*windows[:-1], slice(windows[-1].start, None)]
 
 
 def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:

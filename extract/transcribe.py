@@ -17,7 +17,7 @@ from clipmsa.cache.errors import WeightsError
 
 from . import media
 from .clips import Clip
-from .speech import load_features, receptive_field
+from .speech import load_features, receptive_field, windows_of
 from .text import load_pretrained, load_tokenizer
 from .weights import TRANSCRIBER, WeightsMode, find_checkpoint
 
@@ -43,6 +43,7 @@ class Transcriber:
         marks = (getattr(self._tokenizer, name) for name in names)
         self._no_letters = [mark for mark in marks if mark is not None]
         self._shortest = receptive_field(config.conv_kernel, config.conv_stride)
+        self._step = math.prod(config.conv_stride)
         self._device = torch.device(device)
 
     @torch.inference_mode()
@@ -83,7 +84,9 @@ class Transcriber:
         waveform = media.resample(waveform, rate, target)
         waveform = np.pad(waveform, (0, max(0, self._shortest - len(waveform))))
         values = self._features(waveform, sampling_rate=target, return_tensors="pt")
-        logits: Tensor = self._model(values["input_values"].to(self._device)).logits[0]
+        values = values["input_values"].to(self._device)
+        windows = windows_of(len(waveform), self._shortest, self._step, target)
+        logits = torch.cat([self._model(values[:, window]).logits[0] for window in windows])
         # Left to the tokenizer, these would go before repetitions do: "d<unk>d" would be one d.
         logits[:, self._no_letters] = -torch.inf
         return logits
