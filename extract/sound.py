@@ -104,7 +104,7 @@ def _read(
             assert isinstance(frame, AudioFrame)
             time = None if frame.pts is None else float(frame.pts * unit) - clock.origin
             if segment is None:
-                rate, stereo = frame.sample_rate, frame.layout.name == "stereo"
+                rate, stereo = frame.sample_rate, frame.layout.nb_channels == 2
                 segment = _Segment(path, layout, rate, start, end)
                 if time is not None:
                     segment.position = round(time * rate) if seek else min(round(time * rate), 0)

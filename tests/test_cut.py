@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,17 @@ def test_a_table_is_not_written_where_it_would_do_harm_or_no_good(
     assert message in capsys.readouterr().err
     assert (folder / "labelled.csv").read_text() == "mine"
     assert not (folder / "clips.csv").exists()
+
+
+def test_what_the_package_logs_is_told_once(folder, capsys):
+    """Of a recording whose sides cancel each other, each block of sound would say so."""
+    time = np.arange(4 * RATE) / RATE
+    wave_ = (8000 * np.sin(time * 2000)).astype("<i2")
+    with wave.open("inverted.wav", "wb") as file:
+        file.setparams((2, 2, RATE, 0, "NONE", ""))
+        file.writeframes(np.stack([wave_, -wave_], axis=1).tobytes())
+    for _ in range(2):
+        main(["cut", "inverted.wav", "--out", "clips.csv", "--max-seconds", "3"])
+        told = capsys.readouterr().err
+        (folder / "clips.csv").unlink()
+        assert told.count("inverted.wav: the sides of its sound cancel each other") == 1

@@ -444,6 +444,26 @@ def test_without_pooling_speech_keeps_its_frames_at_the_rate_that_is_asked_for(
     assert encode(waveform(100), pooling="none", rate=10).shape == (1, 32)
 
 
+def test_long_speech_has_every_frame_of_every_window_once(
+    wav2vec2_folder: Path, wav2vec2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipmsa.extract.speech.WINDOW_SECONDS", 1.0)
+    encoder = TransformersSpeech("w", wav2vec2_folder, CPU, "fp32", pooling="none")
+    clip = waveform(40000, 2)  # 2.5 s: three windows
+    scaled = torch.from_numpy((clip - clip.mean()) / np.sqrt(clip.var() + 1e-7))[None]
+    frames = encoder.encode([clip])[0]
+    assert len(frames) == (40000 - 400) // 320 + 1
+    with torch.no_grad():
+        first = wav2vec2.wav2vec2(scaled[:, : 40 * 320 + 400]).last_hidden_state[0]
+        last = wav2vec2.wav2vec2(scaled[:, 82 * 320 :]).last_hidden_state[0]
+    assert close(frames[:41], first)
+    assert close(frames[82:], last)
+    short = clip[:16000]
+    whole = encoder.encode([short])[0]
+    monkeypatch.setattr("clipmsa.extract.speech.WINDOW_SECONDS", 1000.0)
+    assert np.array_equal(encoder.encode([short])[0], whole)
+
+
 def test_the_preprocessor_of_the_checkpoint_decides_scale_and_rate(
     wav2vec2_folder: Path, wav2vec2: Any
 ) -> None:
@@ -577,6 +597,17 @@ def test_the_sound_feature_is_the_audio_part_of_an_audioclip_checkpoint(
         with torch.no_grad():
             assert close(row, sound(torch.from_numpy(clip_)[None]))
     assert (encoder.sample_rate, encoder.dim) == (44100, 64)
+
+
+def test_long_sound_is_the_mean_of_its_windows(
+    audioclip_file: Path, sound: ESResNeXt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipmsa.extract.audioclip.WINDOW_SECONDS", 0.2)
+    encoder = AudioClipSound("esresnext", audioclip_file, CPU, "fp32", architecture=SOUND_SIZES)
+    clip_ = waveform(16000, 1)  # 0.36 s at 44,100 Hz
+    with torch.no_grad():
+        halves = sound(torch.from_numpy(np.stack([clip_[:8000], clip_[8000:]])))
+    assert close(encoder.encode([clip_])[0], halves.mean(0, keepdim=True))
 
 
 def test_an_audioclip_checkpoint_that_does_not_fit_is_refused_by_name(

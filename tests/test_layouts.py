@@ -237,6 +237,21 @@ def test_times_between_which_nothing_lies_are_refused(films, start, end):
         read_dataset_clip(films / "full.mp4", start, end)
 
 
+def test_a_clip_after_the_pictures_end_keeps_its_sound(tmp_path, caplog):
+    path = tmp_path / "full.mp4"
+    pictures = [np.full((48, 64, 3), 100, np.uint8)] * 20
+    write_clip(path, pictures, 10, np.full(5 * RATE, 0.1, np.float32), RATE)
+    encoders = {
+        "sound": StubSound("s", None, torch.device("cpu"), "fp32"),
+        "frames": StubFrames("f", None, torch.device("cpu"), "fp32"),
+    }
+    decoded = decode(read_dataset_clip(path, 3.0, 4.0), encoders, Media())
+    assert list(decoded.items) == ["sound"]
+    assert len(decoded.items["sound"]) == RATE
+    assert "has no features of pictures: " in caplog.text
+    assert "its pictures end at 2.00 s" in caplog.text
+
+
 def test_a_clip_after_the_end_of_its_file_is_told(films):
     clip = read_dataset_clip(films / "full.mp4", 5.0, 6.0)
     encoders = {"s": StubSound("s", None, torch.device("cpu"), "fp32")}
