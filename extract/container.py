@@ -8,7 +8,7 @@ side by side; and it prints nothing, because PyAV keeps FFmpeg's log off unless 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -47,6 +47,8 @@ _SHORT_SHARE = 0.05
 # was joined to the one before it.
 _LEAP_SECONDS = 60.0
 _BACK_SECONDS = 0.1
+# How many recordings back a stream may lag behind the others.
+_RECENT = 8
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,11 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The audio stream that a player plays: of those that can be decoded and are no commentary the
-    one that the file marks as its default, then the first."""
+    """The audio stream that a player plays.
+
+    Of several, one that can be decoded, then one that is no commentary, then one that the file
+    marks as its default, then the first.
+    """
 
     def rank(stream: AudioStream) -> tuple[bool, bool, bool]:
         decodable = stream.codec_context is not None
@@ -207,12 +212,12 @@ def decoded(
     packet = next(packets, None)
     while packet is not None:
         following = next(packets, None)
+        frames: Sequence[VideoFrame | AudioFrame] = ()
         try:
             frames = stream.decode(packet)
         except av.InvalidDataError:
             if not began or (following is not None and following.size):
                 raise
-            frames = []
         began = began or bool(frames)
         yield from frames
         packet = following
@@ -232,9 +237,10 @@ class Clock:
     def __init__(self, container: InputContainer) -> None:
         self._container = container
         name, start = container.format.name, (container.start_time or 0) / av.time_base
-        # MPEG's clocks wrap after 26 hours, and FFmpeg gives what is before that as below zero.
-        # Elsewhere an encoder's priming is.
-        self.origin = start if name in ("mpegts", "mpeg") else max(0.0, start)
+        # What MPEG's clock counted before it wrapped, as it does every 26 hours, FFmpeg gives as
+        # below zero; elsewhere an encoder's priming is there, which nobody is to hear.
+        wraps = name in ("mpegts", "mpeg")
+        self.origin = start if wraps else max(0.0, start)  # seconds
         # Whether a file of its format may be several recordings.
         self.joinable = bool(container.format.flags & Flags.ts_discont.value)
         self._offsets = [0.0]  # seconds to add to the times of each recording in the file
@@ -248,8 +254,9 @@ class Clock:
         return len(self._offsets) > 1
 
     def packets(self, *streams: Stream) -> Iterator[Packet[Stream]]:
-        """The packets of some streams, up to the empty one that makes the decoder hand out its
-        rest. Going on after that would make PyAV 18.1 fail where another stream starts in mid-file.
+        """The packets of some streams, up to the empty one that makes a decoder hand out its rest.
+
+        Going on after that would make PyAV 18.1 fail where another stream starts in mid-file.
         """
         wanted = {stream.index for stream in streams}
         every = [*self._container.streams.video, *self._container.streams.audio]
@@ -283,7 +290,8 @@ class Clock:
         offset = self._offset.get(index, self._offsets[-1])
         if not self._fits(index, time + offset):
             # Streams come to the next recording one after another.
-            offsets = (o for o in reversed(self._offsets) if self._fits(index, time + o))
+            recent = reversed(self._offsets[-_RECENT:])
+            offsets = (known for known in recent if self._fits(index, time + known))
             found = next(offsets, None)
             if found is None:
                 shown = ticks if packet.pts is None else packet.pts
