@@ -501,14 +501,6 @@ def test_no_clip_at_all_is_a_media_error(tmp_path, capfd, reader, content, reaso
     assert capfd.readouterr().err == ""
 
 
-def test_a_file_of_subtitles_is_no_clip(tmp_path):
-    path = tmp_path / "clip.mp4"
-    path.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n\n")
-    with pytest.raises(MediaError, match="neither pictures nor sound"):
-        probe(path)
-    assert read_waveform(path) is None
-
-
 @pytest.mark.parametrize("reader", READERS)
 def test_a_directory_is_no_clip(tmp_path, reader):
     with pytest.raises(MediaError, match="no such file"):
