@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -242,7 +243,7 @@ class Clock:
         wraps = name in ("mpegts", "mpeg")
         self.origin = start if wraps else max(0.0, start)  # seconds
         # Whether a file of its format may be several recordings.
-        self.joinable = bool(container.format.flags & Flags.ts_discont.value)
+        self.joinable = bool(container.format.flags & cast(int, Flags.ts_discont.value))
         self._offsets = [0.0]  # seconds to add to the times of each recording in the file
         self._offset: dict[int, float] = {}  # and of these, by stream, the one in use
         self._last: dict[int, float] = {}  # by stream, the time of its last packet
