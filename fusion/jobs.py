@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import ClipmsaError, ConfigError, TrainingError
+from clipmsa.cache.errors import CheckpointError, ClipmsaError, ConfigError, TrainingError
 
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import RunConfig
 from .data import FeatureData, streams_by_role
 from .outcome import Epoch

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import ConfigError, RunError, TrainingError
+from clipmsa.cache.errors import CheckpointError, ConfigError, RunError, TrainingError
 from clipmsa.cache.files import publish_text, sole_writer
 from clipmsa.cache.provenance import difference
 
-from .checkpoint import CheckpointError, check_progress, load_checkpoint
+from .checkpoint import check_progress, load_checkpoint
 from .config import RunConfig, as_plain, check_seeds, configured
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from clipmsa.cache import FeatureStore, StreamColumn, write_store
-from clipmsa.cache.errors import TrainingError
+from clipmsa.cache.errors import CheckpointError, TrainingError
 from clipmsa.fusion import regression_metrics, trainer
-from clipmsa.fusion.checkpoint import CheckpointError, load_checkpoint
+from clipmsa.fusion.checkpoint import load_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.metrics import METRICS

@@ -171,8 +171,19 @@ class _Metrics:
     features: _Features
     test: dict[str, _Metric]
     constant: dict[str, Number] = field(default_factory=dict)
+    ridge: dict[str, Number] = field(default_factory=dict)
+    # By reference and metric: mean, low, high, p.
+    against: dict[str, dict[str, tuple[Number, Number, Number, Number]]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
+        for name, found in self.against.items():
+            mean, low, high, _ = found.get("mae", (None, None, None, None))
+            if high is not None and None in (mean, low, getattr(self, name, {}).get("mae")):
+                raise ValueError(f"against.{name}.mae must be numbers, as must be {name}.mae")
+            if "mae" not in found:
+                raise ValueError(f"against.{name} has no 'mae'")
         for key in METRICS:
             if key not in self.test:
                 raise ValueError(f"test has no '{key}'")
