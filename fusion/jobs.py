@@ -95,7 +95,8 @@ class Job:
         """
         found = load_checkpoint(self.path)
         same = (found.config, found.seed, found.data) == (self.config, self.seed, self.digest)
-        if not same or not found.outcome.predictions.keys() >= set(self.splits):
+        whole = found.outcome.history and found.outcome.predictions.keys() >= set(self.splits)
+        if not (same and whole):
             raise TrainingError(
                 f"{self.path}: of other settings or data than this run; did another one write "
                 f"there? Run the same command again, or use another --out"

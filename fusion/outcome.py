@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import MinLen
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -82,6 +81,6 @@ class _Plain:
     seed: int
     best_epoch: int
     state: dict[str, Tensor]
-    history: Annotated[list[Epoch], MinLen(1)]
+    history: list[Epoch]
     predictions: dict[str, Tensor]
     metrics: dict[str, dict[str, float]]

@@ -105,7 +105,6 @@ WRONG: dict[str, Callable[[dict], Any]] = {
     "state is a list": put("outcome", "state", [1]),
     "a seed as text": put("outcome", "seed", "x"),
     "a history of something else": put("outcome", "history", [{"a": 1}]),
-    "no history": put("outcome", "history", []),
     "predictions as lists": put("outcome", "predictions", {"test": [1.0]}),
     "predictions of NaN": put("outcome", "predictions", "test", torch.tensor([math.nan]).double()),
     "no versions": put("versions", None),
