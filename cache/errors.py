@@ -55,9 +55,13 @@ class TrainingError(ClipmsaError):
     """Training cannot go on; names the seed, the epoch and the utterance."""
 
 
+class CheckpointError(ClipmsaError):
+    """A file is not a trained model of this program, or is damaged; names the file."""
+
+
 class DeviceError(ClipmsaError):
     """A device was asked for that this machine does not have."""
 
 
 class RunError(ClipmsaError):
-    """A folder holds no finished run, or a file of it cannot be read; names the file."""
+    """A folder holds no finished run, or another one, or a file of it cannot be read."""

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from .errors import ClipmsaError
+
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
@@ -25,6 +29,10 @@ def publish(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a disk that is full does not say what it had no room for
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -33,6 +41,30 @@ def publish_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with publish(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; one that is killed lets go of it by dying.
+
+    The empty file `.lock` stays there: were it removed, a third process could hold a new file of
+    that name while a second one holds the old.
+
+    Raises:
+        ClipmsaError: another process holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ClipmsaError(
+            f"{folder}: another run is writing to it; wait for it, or use another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

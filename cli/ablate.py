@@ -54,6 +54,10 @@ def ablate(
         int | None,
         typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the folder's runs of other settings or data."),
+    ] = False,
 ) -> None:
     """Train many variants, by default the nine rows of the paper's Table 2, and print the table.
 
@@ -102,8 +106,10 @@ def ablate(
             device=on,
             engine=engine,
             workers=workers or (1 if engine == "ray" else default_workers(device)),
+            overwrite=overwrite,
             on_variant=on_variant,
             on_epoch=on_epoch,
+            on_note=lambda text: note("{}", text),
         )
     stdout.print((folder / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False)
     features_of = [run.metrics["features"] for _, run in results]

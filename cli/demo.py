@@ -40,6 +40,7 @@ def demo(
     run_extract(manifest, store, settings, overwrite=True)
     note("3/4 training three seeds")
     config = configured(RunConfig(), settings=["d=64", "d_ff=128", "epochs=40", "batch_size=8"])
-    run_train(FeatureStore(store), config, out / "run", [1111, 1112, 1113], "cpu")
+    seeds = [1111, 1112, 1113]
+    run_train(FeatureStore(store), config, out / "run", seeds, "cpu", overwrite=True)
     note("4/4 writing a report")
     write_report([out / "run"], out / "report.html", clips=out / "clips")

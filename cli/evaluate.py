@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +40,13 @@ def evaluate(
     from clipmsa.cache.files import publish_text
     from clipmsa.fusion.checkpoint import load_run
     from clipmsa.fusion.evaluation import evaluate as score
+    from clipmsa.fusion.runs import json_text
 
+    kept = [features, run, run / "predictions.csv", run / "history.csv"]
+    if predictions is not None and predictions.resolve() in [path.resolve() for path in kept]:
+        raise typer.BadParameter(
+            f"{predictions} is what is read here, so it is not replaced", param_hint="--predictions"
+        )
     store = FeatureStore(features)
     withheld = _words(without)
     checkpoints = load_run(run)
@@ -54,7 +59,7 @@ def evaluate(
     rows = list(_rows(evaluation, title, groups))
     if as_json:
         keys = ("subset", "utterances", "metrics")
-        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+        typer.echo(json_text([dict(zip(keys, row, strict=True)) for row in rows]), nl=False)
     else:
         _print(rows, len(evaluation.seeds))
     untrained = {spec.name for c in checkpoints for spec in c.streams.values() if spec.untrained}

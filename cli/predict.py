@@ -113,7 +113,7 @@ def _json_lines(model: Path) -> Iterator[Write]:
     """Every row as it comes, one JSON object a line."""
 
     def write(row: Row) -> None:
-        print(json.dumps(asdict(row), ensure_ascii=False), flush=True)
+        print(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False), flush=True)
 
     yield write
 

@@ -48,6 +48,10 @@ def report(
 
     Example: clipmsa report runs/mosi runs/mosi-no-clip --clips data/mosi --out report.html
     """
+    if out.exists() and out.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(
+            f"{out} is there and is no page (.html), so it is not replaced", param_hint="--out"
+        )
     if runs[0].is_file():
         if len(runs) > 1 or features or clips or utterance:
             raise typer.BadParameter(

@@ -104,6 +104,8 @@ class Timeline:
         what = (str(clip.path), round(clip.start, 3), end, clip.utterance.text)
         if prediction is None:
             return Row(*what, error=encoded.error)
+        if not prediction.finite:
+            return Row(*what, error="its score is not a number (weights or features are too large)")
         return Row(
             *what,
             score=prediction.score,

@@ -64,6 +64,10 @@ def train(
         int | None,
         typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the folder's run of other settings or data."),
+    ] = False,
 ) -> None:
     """Train CLIP-MSA, or a baseline, on a feature store over several seeds; test each seed once.
 
@@ -99,19 +103,24 @@ def train(
     store = FeatureStore(features)
     full = run_config.variant == "full"
     name = features.stem if full else f"{features.stem}-{run_config.variant}"
-    run_train(store, run_config, out or Path("runs") / name, numbers, device, workers, track)
+    folder = out or Path("runs") / name
+    run_train(store, run_config, folder, numbers, device, workers, track, overwrite)
 
 
 def parse_seeds(text: str) -> list[int]:
     """`1111,1112` as numbers."""
+    from clipmsa.cache.errors import ConfigError
+    from clipmsa.fusion.config import check_seeds
+
     try:
         numbers = [int(seed) for seed in text.split(",")]
+        check_seeds(numbers)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--seeds") from None
     except ValueError:
         raise typer.BadParameter(
-            f"'{text}' must be whole numbers separated by commas", param_hint="--seeds"
+            f"'{text[:60]}' must be whole numbers separated by commas", param_hint="--seeds"
         ) from None
-    if len(set(numbers)) < len(numbers):
-        raise typer.BadParameter(f"'{text}' holds a seed twice", param_hint="--seeds")
     return numbers
 
 
@@ -147,15 +156,14 @@ def run_train(
     device: str,
     workers: int | None = None,
     track: str | None = None,
+    overwrite: bool = False,
 ) -> Run:
     """Train with a progress bar, then print the table of test metrics."""
     from clipmsa.fusion.outcome import Epoch
-    from clipmsa.fusion.runs import held_before, run
+    from clipmsa.fusion.runs import run
     from clipmsa.fusion.tracking import Tracking
 
     tracking = Tracking(track, folder, config) if track else None
-    if changes := held_before(folder, config):
-        note("{} holds another run ({}); this one replaces it", folder, changes)
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
     tally = EpochTally(len(seeds), config.training.epochs)
     with progress("train", "epochs") as advance:
@@ -174,6 +182,8 @@ def run_train(
             pick_device(device),
             on_epoch,
             workers=workers or default_workers(device),
+            overwrite=overwrite,
+            on_note=lambda text: note("{}", text),
         )
     if tracking is not None:
         tracking.finish(result)

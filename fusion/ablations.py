@@ -14,7 +14,7 @@ import torch
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ConfigError
-from clipmsa.cache.files import publish_text
+from clipmsa.cache.files import publish_text, sole_writer
 
 from .config import RunConfig, configured
 from .data import FeatureData, streams_by_role
@@ -57,14 +57,16 @@ def ablate(
     device: torch.device | str = "cpu",
     engine: str = "local",
     workers: int = 1,
+    overwrite: bool = False,
     on_variant: Callable[[Variant, Run], None] = lambda variant, run: None,
     on_epoch: Callable[[Variant, Epoch], None] = lambda variant, epoch: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> list[tuple[Variant, Run]]:
     """Run every variant, all seeds of all of them side by side, and write the tables.
 
     Seeds that were finished before are not trained again. Writes table.md, table.csv, table.tex
     and, where `full` is among the variants, comparison.csv: each other one less `full`, by a paired
-    bootstrap over utterances and seeds.
+    bootstrap over utterances and seeds. `run_many` says the rest, and what can go wrong.
     """
     base = configured(RunConfig(), config, settings)
     folders = {out / variant.name: variant for variant in variants}
@@ -75,24 +77,27 @@ def ablate(
         finished[variant.name] = run
         on_variant(variant, run)
 
-    run_many(
-        store,
-        [(variant.applied(base), folder) for folder, variant in folders.items()],
-        seeds,
-        device,
-        engine=engine,
-        workers=workers,
-        on_epoch=lambda folder, epoch: on_epoch(folders[folder], epoch),
-        on_run=on_run,
-    )
-    results = [(variant, finished[variant.name]) for variant in variants]
-    rows = [(variant, run.metrics) for variant, run in results]
-    differences = compare(store, results)
-    publish_text(out / "table.csv", csv_table(rows))
-    publish_text(out / "table.md", markdown_table(rows, differences))
-    publish_text(out / "table.tex", latex_table(rows))
-    if differences:
-        publish_text(out / "comparison.csv", csv_comparison(differences))
+    with sole_writer(out):
+        run_many(
+            store,
+            [(variant.applied(base), folder) for folder, variant in folders.items()],
+            seeds,
+            device,
+            engine=engine,
+            workers=workers,
+            overwrite=overwrite,
+            on_epoch=lambda folder, epoch: on_epoch(folders[folder], epoch),
+            on_run=on_run,
+            on_note=on_note,
+        )
+        results = [(variant, finished[variant.name]) for variant in variants]
+        rows = [(variant, run.metrics) for variant, run in results]
+        differences = compare(store, results)
+        publish_text(out / "table.csv", csv_table(rows))
+        publish_text(out / "table.md", markdown_table(rows, differences))
+        publish_text(out / "table.tex", latex_table(rows))
+        if differences:
+            publish_text(out / "comparison.csv", csv_comparison(differences))
     return results
 
 

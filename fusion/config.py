@@ -1,16 +1,24 @@
-"""What a run is made of: sizes of the network, schedule of the training."""
+"""What a run is made of: sizes of the network, schedule of the training.
+
+Every setting has a type and a range, whoever sets it: Python, a TOML file, `--set`, a search or a
+checkpoint that somebody sent. Ranges are wide; what lies outside is a slip of the hand.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from clipmsa.cache.errors import ConfigError
 
 from .branches import Temporal
+from .checked import one_line
 from .coattention import Residual
 
 MODALITIES = ("text", "audio", "vision")
@@ -18,13 +26,33 @@ NormStart = Literal["shifted", "unit"]
 Normalise = Literal["standard", "none"]
 ROLES = tuple(f"{modality}/{branch}" for modality in MODALITIES for branch in ("own", "clip"))
 
+_CHECKED = ConfigDict(extra="forbid", strict=True)  # strict: no text is a number, nor is true
+Width = Annotated[int, Field(ge=1, le=16_384)]
+Layers = Annotated[int, Field(ge=1, le=64)]
+Heads = Annotated[int, Field(ge=1, le=1_024)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1_000)]  # of a term in a loss
+Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+# Parts of paths: the folder of a run is named after its variant.
+Name = Annotated[str, Field(pattern=r"^\w[\w .,+-]*$", max_length=100)]
 
-@dataclass(frozen=True)
+
+def _listed(value: Any) -> Any:
+    """TOML has lists for tuples; of one item, its text will do."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class NetworkConfig:
     """What every network is told: which one it is, and which streams it is given."""
 
     network: str = "clip-msa"
-    drop: tuple[str, ...] = ()  # roles left out, such as "text/clip"
+    drop: Words = ()  # roles left out, such as "text/clip"
     streams: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> stream
     normalise: Normalise = "standard"  # inputs by the training split (standardise.py), or "none"
 
@@ -36,27 +64,26 @@ class NetworkConfig:
             for role in roles:
                 if role not in ROLES:
                     raise ConfigError(f"{key}: no role '{role}'; there are {', '.join(ROLES)}")
-        _one_of("normalise", self.normalise, get_args(Normalise))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class ModelConfig(NetworkConfig):
     """The trainable part of CLIP-MSA. The paper gives no sizes: these are the project's."""
 
-    d: int = 128  # width of F_t, F_a, F_v and all that follows
-    heads: int = 8  # m, heads of a CT unit
-    d_ff: int = 256  # width of a CT unit's feed-forward network
+    d: Width = 128  # width of F_t, F_a, F_v and all that follows
+    heads: Heads = 8  # m, heads of a CT unit
+    d_ff: Width = 256  # width of a CT unit's feed-forward network
     residual: Residual = "gated"  # "X_1 + hX_1" read as a gate, or "additive": X_1 + h
-    fusion: str = "coattention"  # or "concat": the paper's "w/o Co-Attn"
-    order: tuple[str, ...] = ("audio", "vision", "text")  # the first two meet first
+    fusion: Literal["coattention", "concat"] = "coattention"  # "concat": the paper's "w/o Co-Attn"
+    order: Words = ("audio", "vision", "text")  # the first two meet first
     temporal: Temporal = "slstm"  # of the CLIP branch, or "stacked-bilstm"
-    transformer_layers: int = 1  # of the own branch's sequences
-    transformer_heads: int = 4
-    transformer_ff: int = 256
-    predictor_hidden: int = 64
+    transformer_layers: Layers = 1  # of the own branch's sequences
+    transformer_heads: Heads = 4
+    transformer_ff: Width = 256
+    predictor_hidden: Width = 64
     norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
-    dropout: float = 0.1
-    feature_dropout: float = 0.5  # of the frozen features, rows of sequences too
+    dropout: Dropout = 0.1
+    feature_dropout: Dropout = 0.5  # of the frozen features, rows of sequences too
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,10 +91,6 @@ class ModelConfig(NetworkConfig):
             raise ConfigError(
                 f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
             )
-        _one_of("fusion", self.fusion, ("coattention", "concat"))
-        _one_of("residual", self.residual, get_args(Residual))
-        _one_of("norm_start", self.norm_start, get_args(NormStart))
-        _one_of("temporal", self.temporal, get_args(Temporal))
         if self.d % self.heads or self.d % self.transformer_heads:
             raise ConfigError(
                 f"d = {self.d} must be a multiple of heads = {self.heads} "
@@ -75,75 +98,65 @@ class ModelConfig(NetworkConfig):
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class TFNConfig(NetworkConfig):
     """Tensor Fusion Network; sizes and rates of MMSA's configuration for MOSI."""
 
     network: str = "tfn"
-    text_width: int = 32  # of z_text, and of the layers of its sub-network
-    audio_width: int = 32
-    vision_width: int = 128
-    post_fusion: int = 64  # width of the layers over the tensor
-    dropout: float = 0.5  # of the tensor
-    feature_dropout: float = 0.3  # of the frozen features, after their normalisation
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least_one(self, "text_width", "audio_width", "vision_width", "post_fusion")
+    text_width: Width = 32  # of z_text, and of the layers of its sub-network
+    audio_width: Width = 32
+    vision_width: Width = 128
+    post_fusion: Width = 64  # width of the layers over the tensor
+    dropout: Dropout = 0.5  # of the tensor
+    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class LMFConfig(NetworkConfig):
     """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations, rank for MOSI."""
 
     network: str = "lmf"
-    text_width: int = 64  # of z_text, and of the layers of its sub-network
-    audio_width: int = 16
-    vision_width: int = 128
-    rank: int = 3  # MMSA's for MOSI; 4 for MOSEI
-    feature_dropout: float = 0.3  # of the frozen features, after their normalisation
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least_one(self, "text_width", "audio_width", "vision_width", "rank")
+    text_width: Width = 64  # of z_text, and of the layers of its sub-network
+    audio_width: Width = 16
+    vision_width: Width = 128
+    rank: Width = 3  # MMSA's for MOSI; 4 for MOSEI
+    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class MulTConfig(NetworkConfig):
     """Multimodal Transformer; sizes and rates of its authors' code."""
 
     network: str = "mult"
-    d: int = 30  # width of a modality's rows; twice that where two modalities' are joined
-    heads: int = 5
-    layers: int = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
-    dropout: float = 0.1  # of the hidden layers, and of what is added to a row
-    attention_dropout: float = 0.1  # of weights on text's rows and on a modality's own, not on
+    d: Width = 30  # width of a modality's rows; twice that where two modalities' are joined
+    heads: Heads = 5
+    layers: Layers = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
+    dropout: Dropout = 0.1  # of the hidden layers, and of what is added to a row
+    attention_dropout: Dropout = 0.1  # of weights on text's rows and on a modality's own, not on
     # those of sound and picture to another modality: so the authors' defaults have it
-    embed_dropout: float = 0.25  # of the rows that go into a Transformer
-    feature_dropout: float = 0.25  # of text's frozen features alone, before they are projected
-    output_dropout: float = 0.0  # between the two layers of the output
+    embed_dropout: Dropout = 0.25  # of the rows that go into a Transformer
+    feature_dropout: Dropout = 0.25  # of text's frozen features alone, before they are projected
+    output_dropout: Dropout = 0.0  # between the two layers of the output
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one(self, "d", "heads", "layers")
         if self.d % self.heads:
             raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class MISAConfig(NetworkConfig):
     """Modality-Invariant and -Specific Representations; sizes and weights of its authors' code."""
 
     network: str = "misa"
-    d: int = 128  # width of u, h^p and h^c, and of the recurrent layers
-    dropout: float = 0.5  # of the predictor
-    similarity: float = 1.0  # alpha, weight of L_sim in the loss
-    difference: float = 0.3  # beta, of L_diff
-    reconstruction: float = 1.0  # gamma, of L_recon
+    d: Width = 128  # width of u, h^p and h^c, and of the recurrent layers
+    dropout: Dropout = 0.5  # of the predictor
+    similarity: Weight = 1.0  # alpha, weight of L_sim in the loss
+    difference: Weight = 0.3  # beta, of L_diff
+    reconstruction: Weight = 1.0  # gamma, of L_recon
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one(self, "d")
         if self.d % 2:
             raise ConfigError(f"d = {self.d} must be even, since MISA's Transformer has two heads")
 
@@ -153,45 +166,27 @@ NETWORKS: dict[str, type[NetworkConfig]] = {
 }
 
 
-def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{key} is '{value}', must be one of {', '.join(allowed)}")
-
-
-def _at_least_one(config: Any, *keys: str) -> None:
-    for key in keys:
-        if getattr(config, key) < 1:
-            raise ConfigError(f"{key} is {getattr(config, key)}, must be at least 1")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class TrainingConfig:
     """The schedule. The paper gives none; seeds and protocol are those of design and field."""
 
-    epochs: int = 60
-    patience: int = 6  # epochs without a better validation MAE before a seed stops
-    batch_size: int = 128  # large, for the sake of the BatchNorms' statistics
-    learning_rate: float = 5e-4
-    averaging: float = 1.0  # epochs over which weights are averaged; 0 takes the last step's
-    weight_decay: float = 1e-2
-    clip_grad_norm: float = 1.0
-    modality_dropout: float = 0.0  # share of utterances that lose a modality, for each of the three
-
-    def __post_init__(self) -> None:
-        _at_least_one(self, "epochs", "patience", "batch_size")
-        if self.batch_size < 2:
-            raise ConfigError("batch_size must be at least 2, since BatchNorm needs two samples")
-        if self.averaging < 0:
-            raise ConfigError(f"averaging is {self.averaging}, must be at least 0")
-        if not 0 <= self.modality_dropout < 1:
-            raise ConfigError(f"modality_dropout is {self.modality_dropout}, must be in [0, 1)")
+    epochs: Steps = 60
+    patience: Steps = 6  # epochs without a better validation MAE before a seed stops
+    # Large, for the sake of the BatchNorms' statistics, which need two utterances at least.
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    # Epochs over which weights are averaged; 0 takes the last step's.
+    averaging: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
+    clip_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # inf: gradients are not clipped
+    modality_dropout: Dropout = 0.0  # share of utterances that lose a modality, for each of them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class RunConfig:
     """One variant of the model, or another network, and how it is trained."""
 
-    variant: str = "full"
+    variant: Name = "full"
     model: NetworkConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -200,44 +195,30 @@ Config = TypeVar("Config", NetworkConfig, TrainingConfig)
 
 
 def changed(config: Config, values: Mapping[str, Any], where: str) -> Config:
-    """`config` with `values` put in, checked by name and type.
+    """`config` with `values` put in, checked by name, type and range.
 
     Where `network` names another one, the sizes of `config` mean nothing to it: it starts from its
     own, and keeps the streams.
 
     Raises:
-        ConfigError: an unknown key or a value of another type; `where` says where it came from.
+        ConfigError: an unknown key or a value that it cannot have; `where` says where it came from.
     """
     base: Any = config
     if isinstance(config, NetworkConfig):
         network = values.get("network", config.network)
-        if network not in NETWORKS:
+        if network not in list(NETWORKS):  # a list, since what a file says may have no hash
             raise ConfigError(f"{where}: no network '{network}'; there are {', '.join(NETWORKS)}")
         if network != config.network:
             base = NETWORKS[network](drop=config.drop, streams=config.streams)
-    types = get_type_hints(type(base))
-    checked: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in types:
-            known = ", ".join(f.name for f in fields(base))
+    known = [f.name for f in fields(base)]
+    for key in values:
+        if key not in known:
             of = f" of '{base.network}'" if isinstance(base, NetworkConfig) else ""
-            raise ConfigError(f"{where}: no setting '{key}'{of}; there are {known}")
-        default = getattr(base, key)
-        if isinstance(default, tuple) and isinstance(value, Sequence):
-            value = tuple([value] if isinstance(value, str) else value)
-        elif isinstance(default, float) and isinstance(value, int):
-            value = float(value)
-        expected = Mapping if isinstance(default, Mapping) else type(default)
-        if not isinstance(value, expected) or isinstance(value, bool):
-            raise ConfigError(
-                f"{where}: {key} is {value!r}, must be of type {expected.__name__} "
-                f"like its default {default!r}"
-            )
-        checked[key] = value
+            raise ConfigError(f"{where}: no setting '{key}'{of}; there are {', '.join(known)}")
     try:
-        out: Config = replace(base, **checked)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        out: Config = replace(base, **values)
+    except (ValidationError, ConfigError) as error:
+        raise ConfigError(f"{where}: {one_line(error)}") from None
     return out
 
 
@@ -251,7 +232,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML, UTF-8, a number of 5000 digits
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
 
 
@@ -265,22 +246,26 @@ def configured(
     """
     if path is not None:
         tables = read_toml(path)
-        for table in tables.keys() - {"variant", "model", "training"}:
-            raise ConfigError(f"{path}: no table [{table}]; there are [model] and [training]")
+        for table, content in tables.items():
+            if table not in ("variant", "model", "training"):
+                what = "table [" if isinstance(content, dict) else "setting outside of a table ["
+                raise ConfigError(f"{path}: no {what}{table}]; there are [model] and [training]")
+            if table != "variant" and not isinstance(content, dict):
+                raise ConfigError(f"{path}: '{table}' must be a table, as in [{table}]")
         model = changed(config.model, tables.get("model", {}), f"{path} [model]")
         name = config.variant if model.network == config.model.network else model.network
-        config = replace(
-            config,
-            variant=tables.get("variant", name),
-            model=model,
-            training=changed(config.training, tables.get("training", {}), f"{path} [training]"),
-        )
+        training = changed(config.training, tables.get("training", {}), f"{path} [training]")
+        try:
+            config = RunConfig(tables.get("variant", name), model, training)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {one_line(error)}") from None
+    values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: write key=value, as in --set d=64")
-        config = with_values(config, {key.strip(): _parsed(text.strip())}, f"--set {setting}")
-    return config
+        values[key.strip()] = _parsed(text.strip())
+    return with_values(config, values, "--set") if values else config  # together: d needs its heads
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> RunConfig:
@@ -317,6 +302,31 @@ def as_plain(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def config_from_plain(content: Mapping[str, Any]) -> RunConfig:
+    """What a checkpoint holds of a configuration, which is `asdict` of it.
+
+    Raises:
+        ConfigError, LookupError, TypeError, ValueError: it is not one.
+    """
+    model = content["model"]
+    return RunConfig(
+        content["variant"],
+        NETWORKS[model.get("network", "clip-msa")](**model),  # of 0.1 and before: no key
+        TrainingConfig(**content["training"]),
+    )
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ConfigError unless there are seeds, each once, that every generator takes."""
+    if not seeds:
+        raise ConfigError("seeds: there is none")
+    for place, seed in enumerate(seeds):
+        if not 0 <= seed < 2**63:
+            raise ConfigError(f"seed {seed}: must be from 0 to 2**63 - 1")
+        if seed in seeds[:place]:
+            raise ConfigError(f"seed {seed}: is there twice")
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _plain(value)
@@ -332,5 +342,5 @@ def _parsed(text: str) -> Any:
     """A value as TOML writes it; anything else is a plain string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

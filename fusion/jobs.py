@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import ClipmsaError, ConfigError
+from clipmsa.cache.errors import CheckpointError, ClipmsaError, ConfigError, TrainingError
 
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import RunConfig
 from .data import FeatureData, streams_by_role
 from .outcome import Epoch
@@ -37,12 +37,17 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Job:
-    """One seed of one configuration, to be trained on the store at a path."""
+    """One seed of one configuration, to be trained on the store at a path.
+
+    `digest` is that of the data (`FeatureData.digest`) which the run began with: a store that is
+    written anew meanwhile is other data, and no seed of this run.
+    """
 
     store: Path
     config: RunConfig
     seed: int
     folder: Path
+    digest: str
     device: str = "cpu"
     splits: tuple[str, ...] = ("valid", "test")  # to be predicted in the end
 
@@ -51,25 +56,52 @@ class Job:
         """Where its checkpoint goes."""
         return self.folder / f"model-{self.seed}.pt"
 
+    @property
+    def progress(self) -> Path:
+        """What an interrupted attempt goes on from."""
+        return self.folder / f".progress-{self.seed}.pt"
+
     def data(self) -> FeatureData:
         """The features it is trained on.
 
         Raises:
             ConfigError: the store lacks what the configuration names.
+            TrainingError: the store is no longer the one that the run began with.
         """
         store = FeatureStore(self.store)
-        return FeatureData(
+        data = FeatureData(
             store, streams_by_role(store, self.config.model), torch.device(self.device)
         )
+        if data.digest != self.digest:
+            raise TrainingError(
+                f"{self.store}: written anew since this run began, with other labels, splits or "
+                f"features; run the same command again to train every seed on it as it is now"
+            )
+        return data
 
-    def finished(self, digest: str) -> Checkpoint | None:
-        """Its checkpoint, if it was trained as it would be now, on data of this digest."""
+    def finished(self) -> Checkpoint | None:
+        """Its checkpoint, if it was trained as it would be now, on the same data."""
         try:
-            found = load_checkpoint(self.path)
-        except CheckpointError:
+            return self.result()
+        except (CheckpointError, TrainingError):
             return None
-        same = (found.config, found.seed, found.data) == (self.config, self.seed, digest)
-        return found if same and found.outcome.predictions.keys() >= set(self.splits) else None
+
+    def result(self) -> Checkpoint:
+        """Its checkpoint.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+            TrainingError: it is there, and is not of this job.
+        """
+        found = load_checkpoint(self.path)
+        same = (found.config, found.seed, found.data) == (self.config, self.seed, self.digest)
+        whole = found.outcome.history and found.outcome.predictions.keys() >= set(self.splits)
+        if not (same and whole):
+            raise TrainingError(
+                f"{self.path}: of other settings or data than this run; did another one write "
+                f"there? Run the same command again, or use another --out"
+            )
+        return found
 
 
 OnEpoch = Callable[[Job, Epoch], None]
@@ -78,14 +110,13 @@ OnDone = Callable[[Job], None]
 
 def train_job(job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> None:
     """Train, and write the checkpoint; go on from where an interrupted attempt was."""
-    data = job.data()
-    if job.finished(data.digest) is not None:
+    if job.finished() is not None:
         return
-    progress = job.folder / f".progress-{job.seed}.pt"
+    data = job.data()
     with _one_thread():
-        outcome = train_seed(data, job.config, job.seed, on_epoch, progress, job.splits)
-    save_checkpoint(job.path, job.config, data.roles, data.digest, outcome)
-    progress.unlink(missing_ok=True)
+        outcome = train_seed(data, job.config, job.seed, on_epoch, job.progress, job.splits)
+    save_checkpoint(job.path, job.config, data.roles, job.digest, outcome)
+    job.progress.unlink(missing_ok=True)
 
 
 def run_jobs(
@@ -168,12 +199,15 @@ def _as_completed(waiting: dict[Future[None], Job]) -> Iterator[Job]:
             except ClipmsaError:
                 raise
             except Exception as error:
-                job = waiting[future]
-                raise ClipmsaError(
-                    f"{job.folder}: seed {job.seed} ended with {type(error).__name__}: {error}; "
-                    f"run the same command again to go on"
-                ) from error
+                raise _ended(waiting[future], error) from error
             yield waiting[future]
+
+
+def _ended(job: Job, error: BaseException) -> ClipmsaError:
+    return ClipmsaError(
+        f"{job.folder}: seed {job.seed} ended with {type(error).__name__}: {error}; "
+        f"run the same command again to go on"
+    )
 
 
 _told: SimpleQueue[_Told | None]
@@ -230,5 +264,7 @@ def _on_ray(jobs: Iterable[Job], on_done: OnDone) -> None:
                 ray.get(reference)
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause
-                raise cause if isinstance(cause, ClipmsaError) else error from None
+                if isinstance(cause, ClipmsaError):
+                    raise cause from None
+                raise _ended(waiting[reference], cause) from error
             on_done(waiting[reference])

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 
@@ -53,12 +55,32 @@ class Outcome:
 
     @classmethod
     def from_plain(cls, content: Mapping[str, Any]) -> Outcome:
-        """The reverse of `as_plain`."""
+        """The reverse of `as_plain`.
+
+        Raises:
+            ValueError: a key or a type is wrong, or a prediction is not a number.
+        """
+        plain = _Plain(**content)
+        for split, scores in plain.predictions.items():
+            if scores.ndim != 1 or scores.dtype != torch.float64 or not scores.isfinite().all():
+                raise ValueError(f"the predictions of split {split} are not numbers")
         return cls(
-            seed=content["seed"],
-            best_epoch=content["best_epoch"],
-            state=content["state"],
-            history=[Epoch(**epoch) for epoch in content["history"]],
-            predictions={k: v.numpy() for k, v in content["predictions"].items()},
-            metrics=content["metrics"],
+            plain.seed,
+            plain.best_epoch,
+            plain.state,
+            plain.history,
+            {split: scores.numpy() for split, scores in plain.predictions.items()},
+            plain.metrics,
         )
+
+
+@checked_dataclass(config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class _Plain:
+    """What `as_plain` gives, and what a file that anybody wrote must hold."""
+
+    seed: int
+    best_epoch: int
+    state: dict[str, Tensor]
+    history: list[Epoch]
+    predictions: dict[str, Tensor]
+    metrics: dict[str, dict[str, float]]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipmsa.cache import StreamSpec
 
-from .checkpoint import Checkpoint, CheckpointError, load_run
+from .checkpoint import Checkpoint, load_run
 from .data import roles_by_modality
 from .explain import without
 from .ragged import Ragged
@@ -44,6 +44,11 @@ class Prediction:
     missing: tuple[str, ...]  # modalities that the model uses and the utterance lacks
 
     @property
+    def finite(self) -> bool:
+        """Whether all that is said is numbers; weights or features may be too large for that."""
+        return bool(np.isfinite([*self.scores.values(), *self.contributions.values()]).all())
+
+    @property
     def score(self) -> float:
         """The mean over the models."""
         return float(np.mean(list(self.scores.values())))
@@ -71,20 +76,13 @@ def seven_class_word(score: float) -> str:
 class Models:
     """The models of a run, one a seed, that score together.
 
-    Raises:
-        CheckpointError: they differ in more than their seed, so their mean would mean nothing.
+    `checkpoints` are of one run, as `load_run` gives them.
     """
 
     def __init__(
         self, checkpoints: Sequence[Checkpoint], path: Path, device: torch.device | str = "cpu"
     ) -> None:
         first = checkpoints[0]
-        for other in checkpoints[1:]:
-            if (other.config, other.streams) != (first.config, first.streams):
-                raise CheckpointError(
-                    f"{path}: the models of seeds {first.seed} and {other.seed} were not trained "
-                    f"in one run (their settings or features differ); name one of the files"
-                )
         self.path = path
         self.streams: Mapping[str, StreamSpec] = first.streams  # by role
         self._models = {checkpoint.seed: checkpoint.model(device) for checkpoint in checkpoints}
@@ -101,6 +99,7 @@ class Models:
         return [spec.name for spec in self.streams.values() if spec.untrained]
 
     @torch.inference_mode()
+    @np.errstate(invalid="ignore")  # `finite` says what came of it
     def predict(self, utterances: Sequence[Mapping[str, NDArray[Any]]]) -> list[Prediction]:
         """Score utterances, each given as the (T, D) rows of its streams by name.
 

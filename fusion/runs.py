@@ -10,9 +10,10 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tomli_w
@@ -20,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import ConfigError
-from clipmsa.cache.files import publish_text
+from clipmsa.cache.errors import CheckpointError, ConfigError, RunError, TrainingError
+from clipmsa.cache.files import publish_text, sole_writer
 from clipmsa.cache.provenance import difference
 
-from .checkpoint import load_checkpoint
-from .config import RunConfig, as_plain, configured
+from .checkpoint import check_progress, load_checkpoint
+from .config import RunConfig, as_plain, check_seeds, configured
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
 from .metrics import regression_metrics, summary
@@ -33,6 +34,7 @@ from .outcome import Epoch, Outcome
 from .reference import against_references, reference_scores
 
 SEEDS = (1111, 1112, 1113)
+_TABLES = ("config.toml", "metrics.json", "history.csv", "predictions.csv")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ def run(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     *,
     workers: int = 1,
+    overwrite: bool = False,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Train every seed that is not finished yet, and write the run folder.
 
-    Raises:
-        ConfigError: the store lacks what the configuration names.
-        TrainingError: a split is empty, or numbers are not finite.
+    `run_many` says what the arguments do and what can go wrong.
     """
     results: list[Run] = []
     run_many(
@@ -68,19 +70,25 @@ def run(
         seeds,
         device,
         workers=workers,
+        overwrite=overwrite,
         on_epoch=lambda _, epoch: on_epoch(epoch),
         on_run=results.append,
+        on_note=on_note,
     )
     return results[0]
 
 
-def held_before(out: Path, config: RunConfig) -> str:
-    """How a folder's run differs from one with this configuration; "" where it does not."""
-    try:
-        before = configured(RunConfig(), out / "config.toml")
-    except ConfigError:  # none is there, or another version's
-        return ""
-    return difference(as_plain(before), as_plain(config))
+# By the digest of the data, so that runs on the same streams share them.
+References = dict[str, dict[str, dict[str, NDArray[np.float64]]]]
+
+
+class _Plan(NamedTuple):
+    """A run to be made: its data as they were when it began, and a job a seed."""
+
+    config: RunConfig
+    out: Path
+    data: FeatureData
+    jobs: list[Job]
 
 
 def run_many(
@@ -91,66 +99,142 @@ def run_many(
     *,
     engine: str = "local",
     workers: int = 1,
+    overwrite: bool = False,
     on_epoch: Callable[[Path, Epoch], None] = lambda out, epoch: None,
     on_run: Callable[[Run], None] = lambda run: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Train the seeds of many runs, `workers` at a time, and write each folder as it is complete.
 
     A seed is finished where its checkpoint was made by this configuration from these utterances,
-    splits, labels and features; it is then read, not trained.
+    splits, labels and features; it is then read, not trained. Files that are damaged are told to
+    `on_note`, a line each, and made anew. A folder's run of other settings or data is replaced
+    where `overwrite` says so. No other process can write to the folders meanwhile.
+
+    Raises:
+        ConfigError: the store lacks what a configuration names, or seeds are none.
+        RunError: a folder holds another run.
+        TrainingError: a split is empty, numbers are not finite, or the store was written anew.
+        ClipmsaError: another process writes to a folder.
     """
+    check_seeds(seeds)
     references: References = {}
-    left: dict[Path, set[int]] = {}
-    todo: list[Job] = []
-    for config, out in runs:
-        data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
-        for split in ("train", "valid", "test"):
-            data.labelled_rows(split)  # refuses an empty one before anything is trained
-        jobs = [Job(store.path, config, seed, out, str(device)) for seed in seeds]
-        missing = [job for job in jobs if job.finished(data.digest) is None]
-        left[out] = {job.seed for job in missing}
-        todo += missing
-        if missing:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "metrics.json").unlink(missing_ok=True)  # it marks a run that is complete
-            publish_text(out / "config.toml", tomli_w.dumps(as_plain(config)))
-        else:
-            on_run(_complete(store, config, out, seeds, references, fresh=False))
+    plans = {out: _planned(store, config, out, seeds, device) for config, out in runs}
+    with ExitStack() as folders:
+        for out in plans:
+            folders.enter_context(sole_writer(out))
+        replaced = {out: told for out, plan in plans.items() if (told := _another(plan))}
+        for out, told in replaced.items():
+            if not overwrite:
+                raise RunError(
+                    f"{out}: holds another run ({told}); choose another --out, or replace it with "
+                    f"--overwrite"
+                )
+            on_note(f"{out} held another run ({told}); this one replaces it")
+            _clear(out)
+        left = {
+            out: [j for j in plan.jobs if _unfinished(j, on_note)] for out, plan in plans.items()
+        }
+        for out, plan in plans.items():
+            if left[out]:
+                (out / "metrics.json").unlink(missing_ok=True)  # it marks a run that is complete
+                _write_config(plan)
+            else:
+                on_run(_complete(plan, references, fresh=False))
 
-    configs = {out: config for config, out in runs}
+        def on_done(job: Job) -> None:
+            left[job.folder].remove(job)
+            if not left[job.folder]:
+                on_run(_complete(plans[job.folder], references, fresh=True))
 
-    def on_done(job: Job) -> None:
-        left[job.folder].discard(job.seed)
-        if not left[job.folder]:
-            config = configs[job.folder]
-            on_run(_complete(store, config, job.folder, seeds, references, fresh=True))
-
-    run_jobs(
-        todo,
-        engine=engine,
-        workers=workers,
-        on_epoch=lambda job, epoch: on_epoch(job.folder, epoch),
-        on_done=on_done,
-    )
+        run_jobs(
+            [job for jobs in left.values() for job in jobs],
+            engine=engine,
+            workers=workers,
+            on_epoch=lambda job, epoch: on_epoch(job.folder, epoch),
+            on_done=on_done,
+        )
 
 
-# By the digest of the data, so that runs on the same streams share them.
-References = dict[str, dict[str, dict[str, NDArray[np.float64]]]]
-
-
-def _complete(
+def _planned(
     store: FeatureStore,
     config: RunConfig,
     out: Path,
     seeds: Sequence[int],
-    references: References,
-    *,
-    fresh: bool,
-) -> Run:
+    device: torch.device | str,
+) -> _Plan:
+    data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
+    for split in ("train", "valid", "test"):
+        data.labelled_rows(split)  # refuses an empty one before anything is trained
+    jobs = [Job(store.path, config, seed, out, data.digest, str(device)) for seed in seeds]
+    return _Plan(config, out, data, jobs)
+
+
+def _another(plan: _Plan) -> str:
+    """How the run that a folder holds differs from the one that is planned; "" where it does not.
+
+    Its seeds may be others: a run can be given more of them.
+    """
+    written = plan.out / "config.toml"
+    before: list[RunConfig] = []
+    try:
+        before += [configured(RunConfig(), written)] if written.exists() else []
+    except ConfigError as error:
+        return str(error)
+    digests = _digest_of(plan.out / "metrics.json")
+    for file in plan.out.glob("model-*.pt"):
+        try:
+            checkpoint = load_checkpoint(file)
+        except CheckpointError:  # nobody's loss: `_unfinished` says what becomes of it
+            continue
+        before.append(checkpoint.config)
+        digests.append(checkpoint.data)
+    for config in before:
+        if config != plan.config:
+            return difference(as_plain(config), as_plain(plan.config))
+    other = any(digest != plan.data.digest for digest in digests)
+    return "of a store with other utterances, splits, labels or features" if other else ""
+
+
+def _digest_of(path: Path) -> list[str]:
+    """The digest of the data that a metrics.json names; of versions before, or damaged: none."""
+    try:
+        return [str(json.loads(path.read_text(encoding="utf-8"))["features"]["digest"])]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+
+
+def _clear(out: Path) -> None:
+    """Remove what a run wrote to its folder, and nothing else."""
+    for pattern in (*_TABLES, "model-*.pt", ".progress-*.pt"):
+        for file in out.glob(pattern):
+            file.unlink()
+
+
+def _unfinished(job: Job, on_note: Callable[[str], None]) -> bool:
+    """Whether a seed is to be trained; tells of files of it that are damaged."""
+    try:
+        job.result()
+    except CheckpointError as error:
+        if job.path.exists():
+            on_note(f"{error}; seed {job.seed} is trained anew")
+    except TrainingError:
+        pass
+    else:
+        return False
+    try:
+        check_progress(job.progress)
+    except CheckpointError as error:
+        on_note(f"{error}; seed {job.seed} begins anew")
+        job.progress.unlink()
+    return True
+
+
+def _complete(plan: _Plan, references: References, *, fresh: bool) -> Run:
     """Write a folder's tables from its seeds' checkpoints; metrics.json last, as the end's mark."""
-    streams = streams_by_role(store, config.model)
-    data = FeatureData(store, streams, torch.device("cpu"))
-    outcomes = [load_checkpoint(out / f"model-{seed}.pt").outcome for seed in seeds]
+    out, data = plan.out, plan.data
+    outcomes = [job.result().outcome for job in plan.jobs]
+    _write_config(plan)
     _write_history(out / "history.csv", outcomes)
     _write_predictions(out / "predictions.csv", data, outcomes)
     if data.digest not in references:
@@ -159,23 +243,28 @@ def _complete(
     truth = data.labels[data.labelled_rows("test")].double().numpy()
     preds = np.stack([outcome.predictions["test"] for outcome in outcomes])
     metrics = {
-        "variant": config.variant,
+        "variant": plan.config.variant,
         "features": {
-            "path": str(store.path),
-            "utterances": len(store),
-            "splits_from": store.splits_from,
-            "fingerprints": {spec.name: spec.fingerprint for spec in streams.values()},
-            "untrained": [spec.name for spec in streams.values() if spec.untrained],
+            "path": str(data.store.path),
+            "utterances": len(data.store),
+            "digest": data.digest,
+            "splits_from": data.store.splits_from,
+            "fingerprints": {spec.name: spec.fingerprint for spec in data.roles.values()},
+            "untrained": [spec.name for spec in data.roles.values() if spec.untrained],
             "empty_in_train": data.empty_in("train"),
         },
-        "seeds": list(seeds),
+        "seeds": [job.seed for job in plan.jobs],
         "best_epochs": [outcome.best_epoch for outcome in outcomes],
         **{split: _summary(data, outcomes, split) for split in ("test", "valid")},
         **{name: regression_metrics(scores, truth) for name, scores in found.items()},
         "against": against_references(preds, found, truth),
     }
-    publish_text(out / "metrics.json", json.dumps(_json_numbers(metrics), indent=2) + "\n")
+    publish_text(out / "metrics.json", json_text(metrics))
     return Run(out, metrics, outcomes, fresh)
+
+
+def _write_config(plan: _Plan) -> None:
+    publish_text(plan.out / "config.toml", tomli_w.dumps(as_plain(plan.config)))
 
 
 def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
@@ -208,10 +297,14 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
-def _json_numbers(value: Any) -> Any:
-    """NaN as null: JSON has no NaN, and other programs' readers refuse it."""
+def json_text(value: Any) -> str:
+    """JSON with null for NaN, which JSON has not, and other programs' readers refuse."""
+    return json.dumps(_numbers(value), indent=2, allow_nan=False) + "\n"
+
+
+def _numbers(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _json_numbers(item) for key, item in value.items()}
+        return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_numbers(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_numbers(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import tomli_w
 import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import ConfigError
-from clipmsa.cache.files import publish_text
+from clipmsa.cache.errors import ConfigError, RunError
+from clipmsa.cache.files import publish_text, sole_writer
 
-from .checkpoint import load_checkpoint
-from .config import RunConfig, as_plain, read_toml, with_values
+from .config import RunConfig, as_plain, check_seeds, read_toml, with_values
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
 from .metrics import regression_metrics
@@ -31,6 +40,29 @@ if TYPE_CHECKING:
     import optuna
 
 SEARCH = Path(__file__).with_name("search.toml")
+_TRIED = 4096  # whole numbers of a range that are tried before any trial
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class _Choices(BaseModel):
+    model_config = _STRICT
+    choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
+
+
+class _Range(BaseModel):
+    model_config = _STRICT
+    low: int | FiniteFloat
+    high: int | FiniteFloat
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("must rise, in the logarithm from above 0")
+        return self
+
+
+_SPACE: TypeAdapter[_Choices | _Range] = TypeAdapter(_Choices | _Range)
 
 
 class Tuned(NamedTuple):
@@ -51,15 +83,33 @@ def read_search(path: Path, config: RunConfig | None = None) -> dict[str, dict[s
     table = read_toml(path).get("search")
     if not isinstance(table, dict) or not table:
         raise ConfigError(f"{path}: no [search] table with settings to try")
+    base = config or RunConfig()
     for key, space in table.items():
         where = f"{path} [search] {key}"
-        ends = isinstance(space, dict) and {"low", "high"} <= space.keys() <= {"low", "high", "log"}
-        choices = isinstance(space, dict) and space.keys() == {"choices"} and space["choices"]
-        if not (ends or choices):
-            raise ConfigError(f"{where}: must be {{ low, high, log? }} or {{ choices = [...] }}")
-        for value in space["choices"] if choices else (space["low"], space["high"]):
-            with_values(config or RunConfig(), {key: value}, where)
+        for value in _values(space, where):
+            with_values(base, {key: value}, where)
+        if "low" in space and _whole(base, key):
+            for value in range(space["low"], min(space["high"], space["low"] + _TRIED) + 1):
+                with_values(base, {key: value}, f"{where}, which may draw {value}")
     return table
+
+
+def _values(space: Any, where: str) -> list[Any]:
+    """Both ends of a range, or the choices; refuses what is neither."""
+    try:
+        found = _SPACE.validate_python(space)
+    except ValidationError:
+        raise ConfigError(
+            f"{where}: must be {{ low, high, log? }}, numbers with low <= high (and low > 0 where "
+            f"log = true), or {{ choices = [...] }} of numbers, texts, true and false"
+        ) from None
+    return list(found.choices) if isinstance(found, _Choices) else [found.low, found.high]
+
+
+def _whole(config: RunConfig, key: str) -> bool:
+    """Whether a setting is a whole number: of 0 and 1 as ends of a dropout, all between count."""
+    model = config.model if hasattr(config.model, key) else config.training
+    return isinstance(getattr(model, key), int)
 
 
 def tune(
@@ -83,57 +133,83 @@ def tune(
     Raises:
         ConfigError: the store lacks what the configuration names, Optuna is not installed, or the
             search of an earlier call was another one.
+        RunError: the trials of earlier calls cannot be read, or new ones written.
+        TrainingError: numbers are not finite, or the store was written anew meanwhile.
+        ClipmsaError: another process writes to the folder.
     """
     try:
         import optuna
     except ImportError:
         raise ConfigError("tune: Optuna is not installed; pip install 'clipmsa[tune]'") from None
-    out.mkdir(parents=True, exist_ok=True)
+    check_seeds(seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
-    study = optuna.create_study(
-        storage=f"sqlite:///{out / 'study.db'}",
-        study_name="clipmsa",
-        sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
-        load_if_exists=True,
-    )
     what = {"base": as_plain(config), "search": dict(search), "seeds": list(seeds)}
-    _refuse_another(study, what | {"data": data.digest}, out)
-    complete = (optuna.trial.TrialState.COMPLETE,)
+    with sole_writer(out), _study(out) as study:
+        _refuse_another(study, what | {"data": data.digest}, out)
+        complete = (optuna.trial.TrialState.COMPLETE,)
 
-    def done() -> int:
-        return len(study.get_trials(deepcopy=False, states=complete))
+        def done() -> int:
+            return len(study.get_trials(deepcopy=False, states=complete))
 
-    side_by_side = max(1, workers // len(seeds))
-    while (left := trials - done()) > 0:
-        asked = [study.ask() for _ in range(min(left, side_by_side))]
-        jobs = {
-            trial.number: [
-                Job(store.path, _drawn(trial, config, search), seed, out / f"trial-{trial.number}",
-                    str(device), ("valid",))
-                for seed in seeds
-            ]
-            for trial in asked
-        }  # fmt: skip
-        run_jobs([job for batch in jobs.values() for job in batch], workers=workers)
-        for trial in asked:
-            maes = [load_checkpoint(job.path).outcome.valid_mae for job in jobs[trial.number]]
-            study.tell(trial, sum(maes) / len(maes))
-            on_trial(trial.number, sum(maes) / len(maes), trial.params)
-    best = with_values(config, study.best_params, "best trial")
-    _write(out, study, best)
-    said = _verdicts(data, out / f"trial-{study.best_trial.number}", seeds, study.best_value)
-    return Tuned(best, study.best_value, done(), said)
+        side_by_side = max(1, workers // len(seeds))
+        while (left := trials - done()) > 0:
+            asked = [study.ask() for _ in range(min(left, side_by_side))]
+            jobs = {
+                trial.number: _jobs(
+                    trial.number, data, _drawn(trial, config, search), seeds, out, str(device)
+                )
+                for trial in asked
+            }
+            run_jobs([job for batch in jobs.values() for job in batch], workers=workers)
+            for trial in asked:
+                maes = [job.result().outcome.valid_mae for job in jobs[trial.number]]
+                study.tell(trial, sum(maes) / len(maes))
+                on_trial(trial.number, sum(maes) / len(maes), trial.params)
+        best = with_values(config, study.best_params, "best trial")
+        _write(out, study, best)
+        best_jobs = _jobs(study.best_trial.number, data, best, seeds, out, str(device))
+        return Tuned(best, study.best_value, done(), _verdicts(data, best_jobs, study.best_value))
 
 
-def _verdicts(data: FeatureData, trial: Path, seeds: Sequence[int], mae: float) -> list[str]:
+def _verdicts(data: FeatureData, jobs: Sequence[Job], mae: float) -> list[str]:
     """What the models of a trial are not better than, on the validation that chose them."""
-    outcomes = [load_checkpoint(trial / f"model-{seed}.pt").outcome for seed in seeds]
+    outcomes = [job.result().outcome for job in jobs]
     preds = np.stack([outcome.predictions["valid"] for outcome in outcomes])
     truth = data.labels[data.labelled_rows("valid")].double().numpy()
     scores = {name: of["valid"] for name, of in reference_scores(data, ("valid",)).items()}
     references = {name: regression_metrics(of, truth) for name, of in scores.items()}
     return verdicts(mae, references, against_references(preds, scores, truth))
+
+
+@contextmanager
+def _study(out: Path) -> Iterator[optuna.Study]:
+    """The trials that a folder keeps; what goes wrong in their database is an error of ours."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = out / "study.db"
+    try:
+        yield optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name="clipmsa",
+            sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
+            load_if_exists=True,
+        )
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise RunError(
+            f"{path}: the trials cannot be read or written ({reason}); if the disk is full, make "
+            f"room and run the same command again, else use another --out"
+        ) from None
+
+
+def _jobs(
+    trial: int, data: FeatureData, config: RunConfig, seeds: Sequence[int], out: Path, device: str
+) -> list[Job]:
+    """A trial's seeds; of a trial the test split is never predicted."""
+    path, folder = data.store.path, out / f"trial-{trial}"
+    return [Job(path, config, s, folder, data.digest, device, ("valid",)) for s in seeds]
 
 
 def _refuse_another(study: optuna.Study, what: dict[str, Any], out: Path) -> None:
@@ -155,7 +231,7 @@ def _drawn(
     for key, space in search.items():
         if "choices" in space:
             values[key] = trial.suggest_categorical(key, space["choices"])
-        elif isinstance(space["low"], int) and isinstance(space["high"], int):
+        elif _whole(config, key):
             values[key] = trial.suggest_int(
                 key, space["low"], space["high"], log=space.get("log", False)
             )

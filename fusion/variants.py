@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from clipmsa.cache.errors import ConfigError
 
+from .checked import one_line
 from .config import MODALITIES, NETWORKS, ROLES, NetworkConfig, RunConfig, changed, read_toml
 
 _TABLE2 = Path(__file__).with_name("variants.toml")
@@ -111,6 +114,10 @@ def left_out(config: RunConfig, modalities: Sequence[str]) -> RunConfig:
 def _variant(path: Path, name: str, table: Any) -> Variant:
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: '{name}' must be a table, as in [{name}]")
+    try:
+        RunConfig(name)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: [{name}]: {one_line(error)}") from None
     values = dict(table)
     row = str(values.pop("row", name))
     network = changed(RunConfig().model, values, f"{path} [{name}]").network  # or refuses a value

@@ -82,11 +82,12 @@ def test_a_finished_run_is_not_run_again(path):
 
 def test_another_setting_seed_or_feature_is_another_run(path):
     run_all(path, "full")
-    assert run_all(path, "full", settings=["dropout=0.2"])[2] == ["full"]
-    assert run_all(path, "full", settings=["dropout=0.2"], seeds=[3])[2] == ["full"]
+    other = {"settings": ["dropout=0.2"], "overwrite": True}
+    assert run_all(path, "full", **other)[2] == ["full"]
+    assert run_all(path, "full", **other, seeds=[3])[2] == ["full"]
     with h5py.File(path, "r+") as file:
         file["streams/albert"].attrs["fingerprint"] = "another"
-    assert run_all(path, "full", settings=["dropout=0.2"], seeds=[3])[2] == ["full"]
+    assert run_all(path, "full", **other, seeds=[3])[2] == ["full"]
 
 
 def test_a_run_that_was_interrupted_is_run_again(path):

@@ -436,8 +436,8 @@ def test_a_setting_of_another_network_is_refused():
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("lmf", "rank=0", "rank is 0, must be at least 1"),
-        ("tfn", "post_fusion=0", "post_fusion is 0, must be at least 1"),
+        ("lmf", "rank=0", "rank: must be greater than or equal to 1, got 0"),
+        ("tfn", "post_fusion=0", "post_fusion: must be greater than or equal to 1"),
         ("mult", "heads=4", "d = 6 must be a multiple of heads = 4"),
         ("misa", "d=5", "d = 5 must be even"),
         ("mult", 'drop=["text/owl"]', "no role 'text/owl'"),

@@ -92,7 +92,7 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
         ("ablate --features nowhere.h5", 1, "nowhere.h5: no such feature store"),
         ("ablate --features nowhere.h5 --variants full,best", 1, "no variant 'best'"),
         ("ablate --features nowhere.h5 --variants full,full", 1, "named twice"),
-        ("train --features nowhere.h5 --set d=wide", 1, "must be of type int"),
+        ("train --features nowhere.h5 --set d=wide", 1, "d: must be a valid integer"),
         ("train --features nowhere.h5 --config none.toml", 1, "none.toml: no such file"),
         ("inspect nowhere.h5", 1, "nowhere.h5: no such feature store"),
         ("verify nowhere.h5", 1, "nowhere.h5: no such feature store"),

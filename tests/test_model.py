@@ -305,13 +305,13 @@ def test_the_whole_model_runs_on_another_device(planted):
     [
         (["dd=1"], "no setting 'dd'"),
         (["d"], "write key=value"),
-        (["d=large"], "must be of type int"),
-        (["d=12.5"], "must be of type int"),
+        (["d=large"], "d: must be a valid integer, got 'large'"),
+        (["d=12.5"], "d: must be a valid integer"),
         (["d=100"], "multiple of heads"),
-        (["fusion=sum"], "coattention, concat"),
+        (["fusion=sum"], "must be 'coattention' or 'concat', got 'sum'"),
         (['order=["audio"]'], "each of text, audio, vision once"),
         (["drop=text/clap"], "no role 'text/clap'"),
-        (["batch_size=1"], "at least 2"),
+        (["batch_size=1"], "greater than or equal to 2"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):

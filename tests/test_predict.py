@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from clipmsa.cache import FeatureStore, StreamSpec
-from clipmsa.cache.errors import FingerprintError, MediaError
+from clipmsa.cache.errors import CheckpointError, FingerprintError, MediaError
 from clipmsa.cli.main import main
 from clipmsa.extract.clips import Clip
 from clipmsa.extract.manifest import Manifest, read_dataset
@@ -28,7 +28,7 @@ from clipmsa.extract.plan import Settings
 from clipmsa.extract.profiles import load_profile
 from clipmsa.extract.rebuild import ClipEncoders
 from clipmsa.extract.synthetic import write_demo_dataset
-from clipmsa.fusion.checkpoint import CheckpointError, save_checkpoint
+from clipmsa.fusion.checkpoint import save_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.networks import Trainable
 from clipmsa.fusion.outcome import Outcome

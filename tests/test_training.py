@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from clipmsa.cache import FeatureStore, StreamColumn, write_store
-from clipmsa.cache.errors import TrainingError
-from clipmsa.cli.main import main
+from clipmsa.cache.errors import CheckpointError, TrainingError
 from clipmsa.fusion import regression_metrics, trainer
-from clipmsa.fusion.checkpoint import CheckpointError, load_checkpoint
+from clipmsa.fusion.checkpoint import load_checkpoint
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.metrics import METRICS
@@ -261,30 +260,22 @@ def test_a_finished_seed_is_read_and_not_trained_again(store, tmp_path):
     again = run(store, small("epochs=2"), tmp_path / "run", [1, 2, 3], on_epoch=seen.append)
     assert {epoch.seed for epoch in seen} == {3}
     assert again.metrics["test"]["mae"]["per_seed"][:2] == first.metrics["test"]["mae"]["per_seed"]
-    run(store, small("epochs=2", "dropout=0.3"), tmp_path / "run", [1], on_epoch=seen.append)
+    other = small("epochs=2", "dropout=0.3")
+    run(store, other, tmp_path / "run", [1], on_epoch=seen.append, overwrite=True)
     assert seen[-1].seed == 1  # another configuration is another training
-
-
-def test_a_run_that_replaces_another_says_what_differs(path, tmp_path, capsys):
-    line = ["train", "--features", str(path), "--out", str(tmp_path / "run"), "--seeds", "1"]
-    line += [word for setting in [*SMALL, "epochs=1"] for word in ("--set", setting)]
-    assert main(line) == 0
-    assert "holds another run" not in capsys.readouterr().err
-    assert main([*line, "--set", "dropout=0.3"]) == 0
-    told = capsys.readouterr().err
-    assert "holds another run (model.dropout: 0.1 -> 0.3); this one replaces it" in told
 
 
 def test_other_features_of_the_same_name_are_another_training(path, tmp_path):
     """Another program may write a store anew and give its streams no fingerprint."""
     seen: list[Epoch] = []
+    again = {"on_epoch": seen.append, "overwrite": True}
     for _ in range(2):
-        run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], on_epoch=seen.append)
+        run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], **again)
     assert len(seen) == 1
     with h5py.File(path, "r+") as file:
         values = file["streams/albert/values"]
         values[:] = -values[:]
-    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], on_epoch=seen.append)
+    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], **again)
     assert len(seen) == 2
 
 
@@ -306,7 +297,8 @@ def test_other_labels_are_another_training(path, tmp_path):
     with h5py.File(path, "r+") as file:
         file["utterances/label"][0] += 0.5
     seen: list[Epoch] = []
-    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], on_epoch=seen.append)
+    again = {"on_epoch": seen.append, "overwrite": True}
+    run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], **again)
     assert len(seen) == 1
 
 
@@ -320,6 +312,7 @@ def test_the_run_folder_holds_what_a_reader_needs(store, tmp_path):
         "predictions.csv",
         "model-11.pt",
         "model-12.pt",
+        ".lock",
     }
     metrics = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert metrics["variant"] == "full"

@@ -80,7 +80,7 @@ def test_a_search_goes_on_where_it_was_and_another_is_refused(path):
         ("d = 64", r"no \[search\] table"),
         ("[search]\nd = 64", "must be { low, high, log"),
         ("[search]\nwidth = { choices = [1] }", "no setting 'width'"),
-        ('[search]\nd = { low = "a", high = 3 }', "must be of type int"),
+        ('[search]\nd = { low = "a", high = 3 }', "must be { low, high, log"),
         ("[search]\nd = { low = 1 }", "must be { low, high, log"),
     ],
 )

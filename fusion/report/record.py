@@ -6,16 +6,21 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import MinLen
 from numpy.typing import NDArray
+from pydantic import ConfigDict, StrictInt, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import is_drawn
+from clipmsa.fusion.checked import LARGEST, Number, one_line
 from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.reference import REFERENCES, verdicts
 from clipmsa.fusion.variants import table2
@@ -141,27 +146,76 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(path, metrics, config, curves, ids, labels, scores)
 
 
+@checked_dataclass(config=ConfigDict(extra="ignore"))
+class _Metric:
+    mean: Number
+    std: Number
+    per_seed: list[Number]
+    ci95: tuple[Number, Number] = (None, None)
+
+
+@checked_dataclass(config=ConfigDict(extra="ignore"))
+class _Features:
+    fingerprints: dict[str, str]
+    path: str = ""
+    untrained: list[str] = field(default_factory=list)
+    splits_from: str = ""
+
+
+@checked_dataclass(config=ConfigDict(extra="ignore"))
+class _Metrics:
+    """What the report reads of a metrics.json."""
+
+    variant: str
+    seeds: Annotated[list[StrictInt], MinLen(1)]
+    features: _Features
+    test: dict[str, _Metric]
+    constant: dict[str, Number] = field(default_factory=dict)
+    ridge: dict[str, Number] = field(default_factory=dict)
+    # By reference and metric: mean, low, high, p.
+    against: dict[str, dict[str, tuple[Number, Number, Number, Number]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        for name, found in self.against.items():
+            mean, low, high, _ = found.get("mae", (None, None, None, None))
+            if high is not None and None in (mean, low, getattr(self, name, {}).get("mae")):
+                raise ValueError(f"against.{name}.mae must be numbers, as must be {name}.mae")
+            if "mae" not in found:
+                raise ValueError(f"against.{name} has no 'mae'")
+        for key in METRICS:
+            if key not in self.test:
+                raise ValueError(f"test has no '{key}'")
+            if len(self.test[key].per_seed) != len(self.seeds):
+                raise ValueError(f"test.{key}.per_seed must have a value a seed")
+
+
+_METRICS = TypeAdapter(_Metrics)
+
+
 def _read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(_text(path))
-        for key in METRICS:
-            _ = [metrics["test"][key][kind] for kind in ("mean", "std", "per_seed")]
-        _ = metrics["variant"], metrics["features"]["fingerprints"], metrics["seeds"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not the metrics of a run ({error!r})") from None
+        _METRICS.validate_python(metrics)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: not the metrics of a run ({one_line(error)})") from None
     return dict(metrics)
 
 
 def _read_test(path: Path, seeds: Sequence[int]) -> tuple[tuple[str, ...], Floats, Floats]:
     rows = [row for row in _table(path) if row.get("split") == "test"]
     try:
-        labels = np.array([float(row["label"]) for row in rows])
-        scores = np.array([[float(row[f"prediction_{seed}"]) for row in rows] for seed in seeds])
+        labels = _finite([row["label"] for row in rows])
+        scores = np.stack([_finite([row[f"prediction_{seed}"] for row in rows]) for seed in seeds])
         ids = tuple(row["id"] for row in rows)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: not the predictions of a run ({error!r})") from None
+        raise RunError(f"{path}: not the predictions of a run ({one_line(error)})") from None
     if not ids:
         raise RunError(f"{path}: holds no prediction of split test")
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise RunError(f"{path}: not the predictions of a run ('{twice}' is there twice)")
     return ids, labels, scores
 
 
@@ -172,17 +226,28 @@ def _read_curves(path: Path) -> tuple[Curve, ...]:
             by_seed.setdefault(int(row["seed"]), []).append(row)
         curves = []
         for seed, rows in by_seed.items():
-            maes = np.array([float(row["valid_mae"]) for row in rows])
-            losses = np.array([float(row["train_loss"]) for row in rows])
+            maes = _finite([row["valid_mae"] for row in rows])
+            losses = _finite([row["train_loss"] for row in rows])
             epochs = tuple(int(row["epoch"]) for row in rows)
             curves.append(Curve(seed, epochs, losses, maes, int(maes.argmin())))
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: not the history of a run ({error!r})") from None
+        raise RunError(f"{path}: not the history of a run ({one_line(error)})") from None
     return tuple(curves)
 
 
+def _finite(texts: Sequence[str]) -> Floats:
+    numbers = np.array([float(text) for text in texts])
+    for text, number in zip(texts, numbers, strict=True):
+        if not abs(number) <= LARGEST:
+            raise ValueError(f"'{text}' is not a number of at most {LARGEST:g}")
+    return numbers
+
+
 def _table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    try:
+        return list(csv.DictReader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise RunError(f"{path}: not a CSV table ({error})") from None
 
 
 def _text(path: Path) -> str:

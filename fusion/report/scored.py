@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
+from pydantic import TypeAdapter
 
 from clipmsa.cache.errors import TableError
+from clipmsa.fusion.checked import LARGEST, Number, one_line
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,19 @@ class ScoredUtterance:
     """A row: times in seconds, and the score, or the error in its place."""
 
     file: str
-    start: float
-    end: float | None
+    start: Annotated[float, Interval(ge=0, le=LARGEST)]
+    end: Number
     text: str
-    score: float | None
+    score: Number
     word: str | None
-    spread: float | None  # over the seeds' models
-    moved: dict[str, float]  # contribution by modality
+    spread: Number  # over the seeds' models
+    moved: dict[str, Annotated[float, Interval(ge=-LARGEST, le=LARGEST)]]  # by modality
     missing: tuple[str, ...]  # modalities
     untrained: tuple[str, ...]  # streams
     error: str | None
+
+
+_ROW = TypeAdapter(ScoredUtterance)
 
 
 def read_scored(path: Path) -> dict[str, list[ScoredUtterance]]:
@@ -49,25 +55,18 @@ def read_scored(path: Path) -> dict[str, list[ScoredUtterance]]:
 def _row(path: Path, number: int, line: str) -> ScoredUtterance:
     try:
         values: dict[str, Any] = json.loads(line)
-        return ScoredUtterance(
-            file=str(values["file"]),
-            start=float(values["start"]),
-            end=_number(values.get("end")),
-            text=str(values.get("text") or ""),
-            score=_number(values.get("score")),
-            word=values.get("word"),
-            spread=_number(values.get("spread")),
-            moved={key: float(v) for key, v in (values.get("contributions") or {}).items()},
-            missing=tuple(values.get("missing") or ()),
-            untrained=tuple(values.get("untrained") or ()),
-            error=values.get("error"),
+        return _ROW.validate_python(
+            {
+                **{key: values.get(key) for key in ("end", "score", "word", "spread", "error")},
+                "file": values["file"],
+                "start": values["start"],
+                "text": values.get("text") or "",
+                "moved": values.get("contributions") or {},
+                "missing": values.get("missing") or (),
+                "untrained": values.get("untrained") or (),
+            }
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TableError(
-            f"{path}: line {number}: not a row of `clipmsa predict --json` ({error!r})"
+            f"{path}: line {number}: not a row of `clipmsa predict --json` ({one_line(error)})"
         ) from None
-
-
-def _number(value: Any) -> float | None:
-    number = math.nan if value is None else float(value)
-    return None if math.isnan(number) else number
