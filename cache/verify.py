@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
+from .hdf5 import Hdf5File
 from .provenance import fingerprint
-from .store import CHECKSUM, ID_SEPARATOR, SPLITS, FeatureStore, Stream
+from .store import ID_SEPARATOR, SPLITS, FeatureStore, Stream
 
 LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 _BLOCK_BYTES = 8 << 20
@@ -106,10 +106,9 @@ def _stream_faults(
     finite, zero = np.ones(rows, bool), np.zeros(rows, bool)
     digest = hashlib.sha256()
     try:
-        with h5py.File(store.path, "r", locking=False) as file:
-            stated = file[where].attrs.get(CHECKSUM)
+        with Hdf5File(store.path, StoreError) as file:
             start = 0
-            for block in _blocks(file[f"{where}/values"]):
+            for block in _blocks(file.dataset(f"{where}/values", rank=2)):
                 end = start + len(block)
                 finite[start:end] = np.isfinite(block).all(axis=1)
                 zero[start:end] = ~block.any(axis=1)
@@ -119,8 +118,8 @@ def _stream_faults(
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         yield f"{where}/values cannot be read ({error})"
         return
-    if stated is not None and stated != digest.hexdigest():
-        yield f"{where}/values: SHA-256 is {digest.hexdigest()}, was {stated} when written"
+    if stream.checksum and stream.checksum != digest.hexdigest():
+        yield f"{where}/values: SHA-256 is {digest.hexdigest()}, was {stream.checksum} when written"
     bad = _owners(stream, ~finite)
     if len(bad):
         some = _some(_ids(store, bad))
