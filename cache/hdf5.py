@@ -178,12 +178,15 @@ class Hdf5File:
 
     # -- reading --------------------------------------------------------------------------------
 
-    def strings(self, key: str) -> list[str]:
-        """A column of UTF-8 texts, also where the file calls them ASCII, as NumPy's bytes are."""
-        dataset = self.dataset(key)
+    def strings(self, key: str, rank: int | None = 1) -> list[str]:
+        """A column of UTF-8 texts, or a single one where `rank` is None, also where the file calls them ASCII, as NumPy's bytes are."""
+        dataset = self.dataset(key, rank)
         kind = h5py.check_string_dtype(dataset.dtype)
         if kind is None:
             raise self.error(f"/{key} is {dataset.dtype}, must be UTF-8 strings")
+        if not dataset.ndim:
+            with self.reading(key):
+                return [str(dataset.asstr("utf-8")[()])]
         if kind.length is not None:
             with self.reading(key):
                 return [str(text) for text in dataset.asstr("utf-8")[:]]

@@ -29,6 +29,7 @@ DRAWN = "drawn"  # how the source of splits begins where no one but us made them
 MODALITIES = ("text", "audio", "vision")
 BRANCHES = ("own", "clip")
 LEVELS = ("utterance", "sequence")
+LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
 
 

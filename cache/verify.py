@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from .errors import StoreError
 from .hdf5 import Hdf5File
 from .provenance import fingerprint
-from .store import ID_SEPARATOR, SPLITS, FeatureStore, Stream
+from .store import ID_SEPARATOR, LABEL_LIMIT, SPLITS, FeatureStore, Stream
 
-LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 _BLOCK_BYTES = 8 << 20
 _NAMED = 3  # utterances named in a finding
 

@@ -406,6 +406,8 @@ def csd(tmp_path) -> Path:
             for v, rows in labels.items()
         },
     )
+    with h5py.File(tmp_path / "CMU_MOSEI_Labels.csd", "a") as file:
+        file["CMU_MOSEI_Labels/metadata/dimension names"] = ['["sentiment", "happy"]']
     ticks = np.arange(20) / 10
     sound = np.stack([ticks, ticks**2], axis=1).astype(np.float32)
     sound[3, 0] = -np.inf
