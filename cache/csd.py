@@ -116,10 +116,12 @@ class ComputationalSequence:
         place = f"{self.name}/data/{key}"
         stored = self._file.dataset(f"{place}/features", rank=None)
         times = self._file.dataset(f"{place}/intervals", rank=2)
-        if not stored.ndim or times.shape != (len(stored), 2) or times.dtype.kind not in "fiu":
+        if not stored.ndim:
+            raise self._file.error(f"video '{key}' has features of shape (), must be rows")
+        if times.shape != (len(stored), 2) or times.dtype.kind not in "fiu":
             raise self._file.error(
-                f"video '{key}' has features of shape {stored.shape} and intervals of shape "
-                f"{times.shape}, must be ({len(stored) if stored.ndim else 'n'}, 2) numbers"
+                f"video '{key}' has {len(stored)} rows and intervals of shape {times.shape}, "
+                f"must be ({len(stored)}, 2) of numbers"
             )
         if stored.dtype.kind not in "fiuSO":
             raise self._file.error(f"video '{key}' has features of {stored.dtype}")

@@ -179,7 +179,10 @@ class Hdf5File:
     # -- reading --------------------------------------------------------------------------------
 
     def strings(self, key: str, rank: int | None = 1) -> list[str]:
-        """A column of UTF-8 texts, or a single one where `rank` is None, also where the file calls them ASCII, as NumPy's bytes are."""
+        """A column of UTF-8 texts, also where the file calls them ASCII, as NumPy's bytes are.
+
+        Where `rank` is None, it may be a single text too.
+        """
         dataset = self.dataset(key, rank)
         kind = h5py.check_string_dtype(dataset.dtype)
         if kind is None:

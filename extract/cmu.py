@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from clipmsa.cache import Utterance
 from clipmsa.cache.csd import ComputationalSequence, sentiment_column
 from clipmsa.cache.errors import TableError
+from clipmsa.cache.store import LABEL_LIMIT
 
 from .clips import Clip, Manifest
 from .tables import file_name, label_of, media_file, parsed, records, seconds_of
@@ -270,6 +271,11 @@ def _segments(csd: Path) -> dict[str, list[_Segment]]:
             labels = features.reshape(len(features), width)[:, column].astype(np.float64)
             if np.isinf(labels).any():
                 raise TableError(f"{csd}: video '{video}' has an infinite label")
+            if not sequence.dimensions and (np.abs(labels) > LABEL_LIMIT).any():
+                raise TableError(
+                    f"{csd}: not labels of sentiment: it has no names of columns, and video "
+                    f"'{video}' a value beyond {LABEL_LIMIT:g}"
+                )
             rows = zip(intervals.tolist(), labels.tolist(), strict=True)
             found[video] = [_Segment(start, end, label) for (start, end), label in rows]
         return found
