@@ -118,6 +118,8 @@ def _parts(source: Path, content: Any, tally: Tally) -> dict[str, dict[str, Any]
         raise ExchangeError(f"{source}: holds a {type(content).__name__}, must be a dict of splits")
     named: dict[str, tuple[str, Any]] = {}
     for key, part in content.items():
+        if key == "config":  # MMSA-FET's own settings
+            continue
         split = _SPLIT_NAMES.get(str(key).lower()) if isinstance(key, str) else None
         if split in named:
             raise ExchangeError(f"{source}: '{named[split][0]}' and '{key}' are the same split")
@@ -127,7 +129,7 @@ def _parts(source: Path, content: Any, tally: Tally) -> dict[str, dict[str, Any]
             raise ExchangeError(
                 f"{source}: split {str(key)[:40]!r} is none of {', '.join(_SPLIT_NAMES)}; rename it"
             )
-        elif named and key != "config":  # MMSA-FET's own settings
+        elif named:
             tally.told.append(f"not read: {str(key)[:40]!r}, which is no split")
     parts = {split: named[split][1] for split in SPLITS if split in named}
     if not parts or not all(isinstance(part, dict) for part in parts.values()):
