@@ -148,12 +148,16 @@ class _Array:
 
     def built(self, build: Callable[[Any], Any], limit: int) -> NDArray[Any]:
         """The array; `build` makes the objects that an array of them holds."""
+        if not self._state:
+            raise _DamagedError("an array without a shape")
         shape, dtype, order, content, *axes = self._state
         if not all(type(size) is int and size >= 0 for size in shape):
             raise _DamagedError(f"an array of shape {shape}")
         if math.prod(max(1, size) for size in shape) > limit or len(shape) > _DEPTH:
             raise _DamagedError(f"an array of shape {shape}, larger than the file")
         if dtype.objects:
+            if not isinstance(content, list) or len(content) != math.prod(shape):
+                raise _DamagedError(f"an array of shape {shape} without its objects")
             objects = np.empty(len(content), object)
             for place, value in enumerate(content):
                 objects[place] = build(value)
@@ -201,6 +205,11 @@ def _encoded(text: str, encoding: str = "") -> bytes:
     return text.encode("latin1")
 
 
+def _made_of_nothing(*arguments: Any) -> Any:
+    """NumPy names its class, and calls it nowhere: what that would give is whatever lay there."""
+    raise _RefusedError("an array made of no bytes")
+
+
 def _no_bytes() -> bytes:
     """As those same pickles hold no bytes."""
     return b""
@@ -212,7 +221,7 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "numeric._frombuffer": _from_buffer,
 }
 _ALLOWED = {
-    "numpy.ndarray": _Named(_Array),
+    "numpy.ndarray": _Named(_made_of_nothing),
     "numpy.dtype": _Named(_Dtype),
     "_codecs.encode": _Named(_encoded),
     "builtins.bytes": _Named(_no_bytes),
