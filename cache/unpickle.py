@@ -98,6 +98,7 @@ def _check_instructions(file: _Within) -> None:
     Values are memoised one after another: a place far beyond them makes the table of all that long.
     """
     memoised = 0
+    argument: Any
     for instruction, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
         name = instruction.name
         if name == "FRAME" and argument > file.left:
