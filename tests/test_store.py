@@ -964,7 +964,7 @@ def test_a_fingerprint_is_of_the_configuration_as_it_is_stored(tmp_path):
         "x", "text", "own", "sequence", 2, fingerprint=fingerprint(config), config=config
     )
     with h5py.File(write(tmp_path / "a.h5", streams=[column(spec, (1, 0, 2))])) as file:
-        attributes = dict(file["streams/x"].attrs)
+        attributes = {k: v.decode() for k, v in file["streams/x"].attrs.items()}
     assert json.loads(attributes["config"]) == config
     assert attributes["config"] == canonical_json(config)
     digest = hashlib.sha256(attributes["config"].encode()).hexdigest()
