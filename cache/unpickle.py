@@ -98,17 +98,16 @@ def _check_instructions(file: _Within) -> None:
     Values are memoised one after another: a place far beyond them makes the table of all that long.
     """
     memoised = 0
-    argument: Any
     for instruction, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
-        name = instruction.name
-        if name == "FRAME" and argument > file.left:
-            raise _DamagedError(f"says that {argument} bytes follow, where {file.left} do")
+        name, number = instruction.name, argument or 0
+        if name == "FRAME" and number > file.left:
+            raise _DamagedError(f"says that {number} bytes follow, where {file.left} do")
         if name == "MEMOIZE":
             memoised += 1
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            if argument > memoised + _DEPTH:
-                raise _DamagedError(f"numbers its {memoised}th value {argument}")
-            memoised = max(memoised, argument + 1)
+            if number > memoised + _DEPTH:
+                raise _DamagedError(f"numbers its {memoised}th value {number}")
+            memoised = max(memoised, number + 1)
 
 
 # -- what NumPy needs -------------------------------------------------------------------------
