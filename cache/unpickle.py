@@ -78,7 +78,11 @@ class _Within:
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
+        self._size = size
         self.left = size
+
+    def tell(self) -> int:
+        return self._size - self.left
 
     def read(self, count: int) -> bytes:
         if count > self.left:
