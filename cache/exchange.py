@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .provenance import fingerprint
-from .store import StreamSpec
+from .provenance import fingerprint, sha256_of_files
+from .store import ID_SEPARATOR, LABEL_LIMIT, StreamSpec, Utterance
 
 
 class Imported(NamedTuple):
@@ -36,6 +38,7 @@ class Tally:
 
     replaced: Counter[str] = field(default_factory=Counter)  # values
     missing: Counter[str] = field(default_factory=Counter)  # utterances
+    told: list[str] = field(default_factory=list)  # what else was done, in words
 
     def notes(self) -> list[str]:
         replaced = [
@@ -48,7 +51,51 @@ class Tally:
             for name, count in self.missing.items()
             if count
         ]
-        return replaced + missing
+        return self.told + replaced + missing
+
+
+def clip_of(id_: str) -> tuple[str, str]:
+    """The video and the clip of an utterance's id: `<video>$_$<clip>`, or `<video>[<row>]`, as
+    CMU's SDK has it; any other is a video of one clip.
+
+    >>> clip_of("a_b$_$3"), clip_of("a_b[3]"), clip_of("a_b")
+    (('a_b', '3'), ('a_b', '3'), ('a_b', '0'))
+    """
+    video, separator, clip = id_.rpartition(ID_SEPARATOR)
+    if separator:
+        return video, clip
+    row = re.fullmatch(r"(.+)\[(\d{1,9})\]", id_, re.DOTALL)
+    return (row[1], row[2]) if row else (id_, "0")
+
+
+def table_notes(utterances: Sequence[Utterance]) -> list[str]:
+    """What to know of an imported table: labels beyond the scale, videos in several splits."""
+    beyond = [u for u in utterances if abs(u.label) > LABEL_LIMIT]
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for utterance in utterances:
+        homes[utterance.video_id].add(utterance.split)
+    shared = [video for video, splits in homes.items() if len(splits) > 1]
+    return [
+        *(
+            [
+                f"{len(beyond)} labels are outside [{-LABEL_LIMIT:g}, {LABEL_LIMIT:g}], "
+                f"such as {beyond[0].label:g} of '{beyond[0].id}'"
+            ]
+            if beyond
+            else []
+        ),
+        *(
+            [f"{len(shared)} videos have clips in several splits, such as '{shared[0]}'"]
+            if shared
+            else []
+        ),
+    ]
+
+
+def provenance_of(kind: str, file: Path, **more: str) -> dict[str, str]:
+    """The configuration of an imported stream: from what file of what kind."""
+    name = file.name.encode("utf-8", "backslashreplace").decode()  # which may be any bytes
+    return {"imported": kind, "file": name, "sha256": sha256_of_files([file]), **more}
 
 
 def imported_spec(modality: str, dim: int, encoder: str, config: Mapping[str, Any]) -> StreamSpec:

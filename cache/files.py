@@ -37,6 +37,17 @@ def publish(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def not_over(out: Path, *inputs: Path | None) -> None:
+    """Refuse to write where something is read from, under whatever name.
+
+    Raises:
+        ClipmsaError: `out` is one of `inputs`.
+    """
+    for file in inputs:
+        if file is not None and out.exists() and file.exists() and out.samefile(file):
+            raise ClipmsaError(f"{out}: is what is read ({file}); give another name to write to")
+
+
 def publish_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with publish(path) as temporary:

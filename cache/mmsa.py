@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ExchangeError
-from .exchange import Imported, Tally, finite, imported_spec
+from .exchange import (
+    Imported,
+    Tally,
+    clip_of,
+    finite,
+    imported_spec,
+    provenance_of,
+    table_notes,
+)
 from .files import publish
-from .provenance import sha256_of_files
-from .store import ID_SEPARATOR, MODALITIES, SPLITS, FeatureStore, Stream, Utterance
+from .store import MODALITIES, SPLITS, FeatureStore, Stream, Utterance
 from .unpickle import load_plain
 from .writer import StreamColumn, write_store
 
@@ -35,23 +44,41 @@ Tokenize = Callable[[list[str]], NDArray[np.int64]]
 
 # -- reading ----------------------------------------------------------------------------------
 
+# The names that repositories of the field give to the same things; those of splits in any case.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "dev", "validation"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_ARRAY_NAMES = {
+    "text": "text",
+    **dict.fromkeys(("audio", "acoustic"), "audio"),
+    **dict.fromkeys(("vision", "visual", "video"), "vision"),
+}
+_LABEL_NAMES = ("regression_labels", "labels", "label")
+# What MMSA's files hold besides, which a store has no place for or is made from the labels.
+_NEEDLESS = {"annotations", "annotation", "classification_labels", "align", "text_bert"} | {
+    f"regression_labels_{modality}" for modality in "MTAV"
+}
+
 
 def import_mmsa(source: Path, out: Path) -> Imported:
     """Write the store of a pickle, its streams `text`, `audio` and `vision` of the own branch.
 
     Padding is taken off: by the stated lengths, for text (and for what is aligned with it) by the
     mask of `text_bert`, and else where only zeros follow. Values keep their float32. As every
-    pickle, it is loaded whole: memory has to hold it.
+    pickle, it is loaded whole: memory has to hold it. Splits and arrays may have the other names
+    that are usual, such as `val` and `visual`; of what has none of them, a split or an array of
+    features is refused, anything else is named in the notes.
 
     Raises:
         ExchangeError: not such a pickle; names the file and the key.
         StoreError: what is in it breaks a rule of the store, such as an id that occurs twice.
     """
-    parts = _parts(source, load_plain(source))
-    utterances = [u for split, part in parts.items() for u in _utterances(source, split, part)]
     tally = Tally()
+    parts = _parts(source, load_plain(source), tally)
+    utterances = _utterances(source, parts, tally)
     columns: list[StreamColumn] = []
-    digest = sha256_of_files([source])
     for name in MODALITIES:
         arrays = {s: _array(source, s, p, name, 3) for s, p in parts.items() if name in p}
         if not arrays:
@@ -62,7 +89,7 @@ def import_mmsa(source: Path, out: Path) -> Imported:
                 f"{source}: '{name}' has {' and '.join(map(str, sorted(widths)))} columns in "
                 f"{', '.join(arrays)}; every split must have as many"
             )
-        config = {"imported": "MMSA pickle", "file": source.name, "sha256": digest, "array": name}
+        config = provenance_of("MMSA pickle", source, array=name)
         spec = imported_spec(name, widths.pop(), "MMSA pickle", config)
         pieces = [
             array[i, :length]  # a view: padding is nearly all of a pickle, and never copied
@@ -80,45 +107,156 @@ def import_mmsa(source: Path, out: Path) -> Imported:
         columns.append(StreamColumn(spec, np.array(lengths, np.int64), rows, np.dtype(np.float32)))
     if not columns:
         raise ExchangeError(f"{source}: has none of the arrays {', '.join(MODALITIES)}")
+    tally.told += table_notes(utterances)
     write_store(out, dataset=source.stem, profile="mmsa", utterances=utterances, streams=columns)
     return Imported(len(utterances), tally.notes())
 
 
-def _parts(source: Path, content: Any) -> dict[str, Mapping[str, Any]]:
+def _parts(source: Path, content: Any, tally: Tally) -> dict[str, dict[str, Any]]:
+    """The splits, in our order, with our names for what is in them."""
     if not isinstance(content, dict):
         raise ExchangeError(f"{source}: holds a {type(content).__name__}, must be a dict of splits")
-    parts = {split: content[split] for split in SPLITS if split in content}
+    named: dict[str, tuple[str, Any]] = {}
+    for key, part in content.items():
+        if key == "config":  # MMSA-FET's own settings
+            continue
+        split = _SPLIT_NAMES.get(str(key).lower()) if isinstance(key, str) else None
+        if split in named:
+            raise ExchangeError(f"{source}: '{named[split][0]}' and '{key}' are the same split")
+        if split is not None:
+            named[split] = key, part
+        elif isinstance(part, dict) and ({"id"} | _ARRAY_NAMES.keys()) & part.keys():
+            raise ExchangeError(
+                f"{source}: split {str(key)[:40]!r} is none of {', '.join(_SPLIT_NAMES)}; rename it"
+            )
+        elif named:
+            tally.told.append(f"not read: {str(key)[:40]!r}, which is no split")
+    parts = {split: named[split][1] for split in SPLITS if split in named}
     if not parts or not all(isinstance(part, dict) for part in parts.values()):
-        keys = ", ".join(map(str, list(content)[:10]))
+        keys = ", ".join(str(key)[:40] for key in list(content)[:10])
         raise ExchangeError(f"{source}: must hold dicts {', '.join(SPLITS)}; it holds {keys}")
-    return parts
+    return {split: _named_arrays(source, split, part, tally) for split, part in parts.items()}
 
 
-def _utterances(source: Path, split: str, part: Mapping[str, Any]) -> list[Utterance]:
+def _named_arrays(
+    source: Path, split: str, part: Mapping[Any, Any], tally: Tally
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in part.items():
+        name, of, lengths = str(key)[:40], str(key), ""
+        if of.endswith("_lengths"):
+            of, lengths = of.removesuffix("_lengths"), "_lengths"
+        if of in _ARRAY_NAMES:
+            ours = _ARRAY_NAMES[of] + lengths
+        elif of in _LABEL_NAMES:
+            ours = _LABEL_NAMES[0]
+        elif of in ("id", "raw_text") or of in _NEEDLESS:
+            ours = of
+        elif isinstance(value, np.ndarray) and value.ndim > 1 and value.dtype.kind in "fiu":
+            raise ExchangeError(
+                f"{source}: split {split}: array '{name}' is none of {', '.join(_ARRAY_NAMES)}; "
+                f"rename it, or take it out"
+            )
+        else:
+            told = f"not read: '{name}', of which nothing is known"
+            tally.told += [told] if told not in tally.told else []
+            continue
+        if ours in found:
+            raise ExchangeError(f"{source}: split {split} has two arrays of '{ours}', as '{name}'")
+        found[ours] = value
     for key in ("id", "regression_labels"):
-        if key not in part:
+        if key not in found:
             raise ExchangeError(f"{source}: split {split} has no '{key}'")
-    ids = [_text(id_) for id_ in part["id"]]
-    texts = [_text(text) for text in part.get("raw_text", [""] * len(ids))]
+    found["id"] = _column(source, split, found, "id", (None, 3))
+    return found
+
+
+def _column(
+    source: Path, split: str, part: Mapping[str, Any], key: str, widths: tuple[int | None, ...]
+) -> list[Any]:
+    """A list over utterances, also where the file has it as a column of a matrix.
+
+    `widths` may hold a width of rows that are kept whole.
+    """
     try:
-        labels = np.asarray(part["regression_labels"], np.float32).reshape(-1).tolist()
-    except (TypeError, ValueError) as error:
-        raise ExchangeError(f"{source}: split {split}: 'regression_labels': {error}") from None
-    if not len(ids) == len(texts) == len(labels):
+        array = np.asarray(part[key])
+    except ValueError:  # lists of several lengths
+        array = np.empty(())
+    if array.ndim == 2 and array.shape[1] in widths:
+        rows: list[Any] = array.tolist()
+        return rows
+    if array.ndim == 0 or math.prod(array.shape[1:]) != 1:
         raise ExchangeError(
-            f"{source}: split {split} has {len(ids)} ids, {len(texts)} texts, {len(labels)} labels"
+            f"{source}: split {split}: '{key}' has shape {array.shape}, must be one for each "
+            f"utterance"
         )
-    utterances = []
-    for id_, text, label in zip(ids, texts, labels, strict=True):
-        video, separator, clip = id_.rpartition(ID_SEPARATOR)
-        named = (video, clip) if separator else (id_, "0")
-        utterances.append(Utterance(*named, split, label, text))
-    return utterances
+    values: list[Any] = array.reshape(-1).tolist()
+    return values
+
+
+def _utterances(
+    source: Path, parts: Mapping[str, Mapping[str, Any]], tally: Tally
+) -> list[Utterance]:
+    listed: list[Utterance] = []
+    blank = 0
+    for split, part in parts.items():
+        n = len(part["id"])
+        texts = [""] * n
+        if "raw_text" in part:
+            given = _column(source, split, part, "raw_text", ())
+            blank += sum(_is_nothing(text) for text in given)
+            texts = ["" if _is_nothing(t) else _text(source, split, "raw_text", t) for t in given]
+        try:
+            given = _column(source, split, part, "regression_labels", ())
+            labels = np.asarray(given, np.float32).tolist()
+        except (TypeError, ValueError) as error:
+            raise ExchangeError(f"{source}: split {split}: 'regression_labels': {error}") from None
+        if not n == len(texts) == len(labels):
+            raise ExchangeError(
+                f"{source}: split {split} has {n} ids, {len(texts)} texts, {len(labels)} labels"
+            )
+        for id_, text, label in zip(part["id"], texts, labels, strict=True):
+            listed.append(_utterance(source, split, id_, text, label))
+    if blank:
+        tally.told.append(f"{blank} texts are nan or none: they are blank now")
+    unknown = sum(math.isnan(utterance.label) for utterance in listed)
+    if unknown:
+        tally.told.append(f"{unknown} labels are nan: unknown")
+    return _by_video(listed, tally)
+
+
+def _utterance(source: Path, split: str, id_: Any, text: str, label: float) -> Utterance:
+    if isinstance(id_, list):  # video, start and end, as in MulT's file of MOSI
+        video, start, end = (_text(source, split, "id", part) for part in id_)
+        try:
+            times = float(start), float(end)
+        except ValueError:
+            raise ExchangeError(
+                f"{source}: split {split}: id {id_!r} must be a video and two times"
+            ) from None
+        return Utterance(video, f"{start}-{end}", split, label, text, start=times[0], end=times[1])
+    return Utterance(*clip_of(_text(source, split, "id", id_)), split, label, text)
+
+
+def _by_video(utterances: list[Utterance], tally: Tally) -> list[Utterance]:
+    """Ids of the form `<video>_<clip>`, if all are, taken apart: a video is in one split."""
+    pairs = [re.fullmatch(r"(.+)_(\d{1,9})", u.video_id, re.DOTALL) for u in utterances]
+    if not utterances or not all(pairs) or any(u.clip_id != "0" for u in utterances):
+        return utterances
+    tally.told.append("ids are read as <video>_<clip>")
+    return [
+        replace(u, video_id=pair[1], clip_id=pair[2])
+        for u, pair in zip(utterances, pairs, strict=True)
+        if pair
+    ]
 
 
 def _array(source: Path, split: str, part: Mapping[str, Any], key: str, rank: int) -> NDArray[Any]:
     """An array over the utterances of a split."""
-    array = np.asarray(part[key])
+    try:
+        array = np.asarray(part[key])
+    except ValueError:  # lists of several lengths
+        array = np.empty((), object)
     if array.dtype.kind not in "fiu" or array.ndim != rank or len(array) != len(part["id"]):
         raise ExchangeError(
             f"{source}: split {split}: '{key}' is {array.dtype} of shape {array.shape}, must be "
@@ -129,23 +267,42 @@ def _array(source: Path, split: str, part: Mapping[str, Any], key: str, rank: in
 
 def _lengths(
     source: Path, split: str, part: Mapping[str, Any], name: str, array: NDArray[Any]
-) -> Iterator[int]:
+) -> list[int]:
     """How many rows of each utterance are not padding."""
     longest = array.shape[1]
     if f"{name}_lengths" in part:
         lengths = _array(source, split, part, f"{name}_lengths", 1)
-        yield from (min(int(length), longest) for length in lengths)
-    elif "text_bert" in part and np.shape(part["text_bert"])[-1] == longest:
-        mask = _array(source, split, part, "text_bert", 3)[:, 1]
-        yield from (int(length) for length in mask.sum(axis=1))
-    else:
-        for rows in array:
-            filled = np.flatnonzero(rows.any(axis=1))
-            yield int(filled[-1]) + 1 if len(filled) else 0
+        off = np.flatnonzero(~((lengths >= 0) & (lengths % 1 == 0)))  # NaN is neither
+        if len(off):
+            raise ExchangeError(
+                f"{source}: split {split}: '{name}_lengths' of utterance {off[0]} is "
+                f"{lengths[off[0]]}, must be a whole number from 0"
+            )
+        return [min(int(length), longest) for length in lengths]  # MMSA-FET's are before its cut
+    if "text_bert" in part:
+        tokens = _array(source, split, part, "text_bert", 3)
+        if tokens.shape[1] != 3:
+            raise ExchangeError(
+                f"{source}: split {split}: 'text_bert' has shape {tokens.shape}, must be (n, 3, T)"
+            )
+        if tokens.shape[2] == longest:
+            return [int(np.count_nonzero(mask)) for mask in tokens[:, 1]]
+    filled = (np.flatnonzero(rows.any(axis=1)) for rows in array)
+    return [int(rows[-1]) + 1 if len(rows) else 0 for rows in filled]
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _is_nothing(text: Any) -> bool:
+    return text is None or (isinstance(text, float) and math.isnan(text))
+
+
+def _text(source: Path, split: str, key: str, value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if not isinstance(value, (str, int, float)):
+        raise ExchangeError(
+            f"{source}: split {split}: '{key}' holds a {type(value).__name__}, must be texts"
+        )
+    return str(value)
 
 
 # -- writing ----------------------------------------------------------------------------------

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Mapping, Sized
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
+from .hdf5 import Hdf5File
 
 if TYPE_CHECKING:
     import pandas as pd  # only `utterances` and `failures` need it; training must start fast
@@ -29,6 +29,7 @@ DRAWN = "drawn"  # how the source of splits begins where no one but us made them
 MODALITIES = ("text", "audio", "vision")
 BRANCHES = ("own", "clip")
 LEVELS = ("utterance", "sequence")
+LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
 
 
@@ -146,26 +147,19 @@ class FeatureStore:
 
     def __init__(self, path: str | Path, *, mapped: bool = True) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not self.path.exists() or self.path.is_dir():
             raise StoreError(
                 f"{self.path}: no such feature store; `clipmsa extract --dataset NAME "
                 f"--out {self.path}` writes one"
             )
-        try:
-            # Finished stores never change in place, and locks fail on many network file systems.
-            file = h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            raise StoreError(f"{self.path}: not a readable HDF5 file ({error})") from None
-        with file, self._reading(""):
+        with Hdf5File(self.path, StoreError) as file:
             self._read_head(file)
             self._read_table(file)
-            names = list(self._group(file, "streams"))
-            self.streams = {name: self._read_stream(file, name) for name in names}
+            self.streams = {name: self._read_stream(file, name) for name in file.names("streams")}
             self.failed = self._read_failures(file)
         if mapped:
-            for name, stream in self.streams.items():
-                with self._reading(f"streams/{name}/values"):
-                    _ = stream.values
+            for stream in self.streams.values():
+                _ = stream.values
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -235,31 +229,31 @@ class FeatureStore:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def _read_head(self, file: h5py.File) -> None:
-        if self._attribute(file, "format") != FORMAT:
+    def _read_head(self, file: Hdf5File) -> None:
+        if file.attribute("", "format") != FORMAT:
             raise StoreError(
                 f"{self.path}: attribute 'format' is not '{FORMAT}'; "
                 f"this HDF5 file is not a feature store"
             )
-        version = self._attribute(file, "version", needed=True)
+        version = self._attribute(file, "", "version")
         if version not in (str(VERSION), f"{VERSION}.0"):  # some programs write doubles only
             raise StoreError(
                 f"{self.path}: attribute 'version' is {version}, this clipmsa reads {VERSION}; "
                 f"install the release that wrote it, or extract again"
             )
-        self.dataset = self._attribute(file, "dataset")
-        self.profile = self._attribute(file, "profile")
-        self.splits_from = self._attribute(file, "splits_from")
-        self.created = self._attribute(file, "created")
-        self.clipmsa_version = self._attribute(file, "clipmsa_version")
+        self.dataset = file.attribute("", "dataset") or ""
+        self.profile = file.attribute("", "profile") or ""
+        self.splits_from = file.attribute("", "splits_from") or ""
+        self.created = file.attribute("", "created") or ""
+        self.clipmsa_version = file.attribute("", "clipmsa_version") or ""
 
-    def _read_table(self, file: h5py.File) -> None:
-        self._group(file, "utterances")
-        self.ids = self._strings(file, "utterances/id")
-        self.video_ids = self._strings(file, "utterances/video_id")
-        self.clip_ids = self._strings(file, "utterances/clip_id")
-        self.splits = self._strings(file, "utterances/split")
-        self.texts = self._strings(file, "utterances/text")
+    def _read_table(self, file: Hdf5File) -> None:
+        file.group("utterances")
+        self.ids = file.strings("utterances/id")
+        self.video_ids = file.strings("utterances/video_id")
+        self.clip_ids = file.strings("utterances/clip_id")
+        self.splits = file.strings("utterances/split")
+        self.texts = file.strings("utterances/text")
         self.labels = self._floats(file, "utterances/label")
         self.durations = self._floats(file, "utterances/duration")
         self.starts = self._times(file, "utterances/start", whole=0.0)
@@ -298,20 +292,20 @@ class FeatureStore:
                 f"must be a number, or NaN where unknown"
             )
 
-    def _read_stream(self, file: h5py.File, name: str) -> Stream:
+    def _read_stream(self, file: Hdf5File, name: str) -> Stream:
         key = f"streams/{name}"
         where = f"{self.path}: /{key}"
-        group = self._group(file, key)
-        values = self._dataset(file, f"{key}/values", rank=2)
+        file.group(key)
+        values = file.dataset(f"{key}/values", rank=2)
         if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4) or not values.shape[1]:
             raise StoreError(
                 f"{where}/values is {values.dtype} of shape {values.shape}, "
                 f"must be float16 or float32 of shape (N, D), D at least 1"
             )
-        starts = self._dataset(file, f"{key}/offsets")
+        starts = file.dataset(f"{key}/offsets")
         if starts.dtype.kind not in "iu":
             raise StoreError(f"{where}/offsets is {starts.dtype}, must be int64")
-        with self._reading(f"{key}/offsets"):
+        with file.reading(f"{key}/offsets"):
             offsets: NDArray[np.int64] = starts[:].astype(np.int64)
         if len(offsets) != len(self.ids) + 1:
             raise StoreError(
@@ -323,15 +317,15 @@ class FeatureStore:
                 f"{where}/offsets must rise from 0 to the {len(values)} rows of values"
             )
         needed = {
-            key: self._attribute(group, key, needed=True) for key in ("modality", "branch", "level")
+            role: self._attribute(file, key, role) for role in ("modality", "branch", "level")
         }
         told = {
-            key: self._attribute(group, key)
-            for key in ("encoder", "weights", "weights_sha256", "fingerprint", "states_of")
+            what: file.attribute(key, what) or ""
+            for what in ("encoder", "weights", "weights_sha256", "fingerprint", "states_of")
         }
         try:
-            config = json.loads(self._attribute(group, "config") or "{}")
-        except ValueError as error:
+            config = json.loads(file.attribute(key, "config") or "{}")
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{where}: attribute 'config' is not JSON ({error})") from None
         if not isinstance(config, dict):
             raise StoreError(f"{where}: attribute 'config' must be a JSON object")
@@ -345,14 +339,14 @@ class FeatureStore:
                 f"{where}/offsets: level is 'utterance', yet '{self.ids[row]}' has "
                 f"{offsets[row + 1] - offsets[row]} rows"
             )
-        checksum = self._attribute(group, CHECKSUM)
+        checksum = file.attribute(key, CHECKSUM) or ""
         return Stream(spec, offsets, self.path, values.dtype.newbyteorder("="), checksum)
 
-    def _read_failures(self, file: h5py.File) -> list[Failure]:
-        if "failures" not in file:
+    def _read_failures(self, file: Hdf5File) -> list[Failure]:
+        if not file.has("failures"):
             return []
-        self._group(file, "failures")
-        columns = [self._strings(file, f"failures/{key}") for key in Failure._fields]
+        file.group("failures")
+        columns = [file.strings(f"failures/{key}") for key in Failure._fields]
         if len({len(column) for column in columns}) > 1:
             raise StoreError(
                 f"{self.path}: /failures/id, stage and error have "
@@ -360,91 +354,37 @@ class FeatureStore:
             )
         return [Failure(*row) for row in zip(*columns, strict=True)]
 
-    def _strings(self, file: h5py.File, key: str) -> list[str]:
-        dataset = self._dataset(file, key)
-        if h5py.check_string_dtype(dataset.dtype) is None:
-            raise StoreError(f"{self.path}: /{key} is {dataset.dtype}, must be UTF-8 strings")
-        with self._reading(key):  # as UTF-8 even where the file says ASCII, as NumPy's bytes do
-            return [str(text) for text in dataset.asstr("utf-8")[:]]
-
-    def _floats(self, file: h5py.File, key: str) -> NDArray[np.float32]:
-        dataset = self._dataset(file, key)
+    def _floats(self, file: Hdf5File, key: str) -> NDArray[np.float32]:
+        dataset = file.dataset(key)
         if dataset.dtype.kind != "f":
             raise StoreError(f"{self.path}: /{key} is {dataset.dtype}, must be float32")
-        with self._reading(key), np.errstate(over="ignore"):
+        with file.reading(key), np.errstate(over="ignore"):
             numbers: NDArray[np.float32] = dataset[:].astype(np.float32)
         return numbers
 
-    def _times(self, file: h5py.File, key: str, whole: float) -> NDArray[np.float64]:
+    def _times(self, file: Hdf5File, key: str, whole: float) -> NDArray[np.float64]:
         """A column that is there where some clips are parts of longer files; else `whole`."""
-        if key not in file:
+        if not file.has(key):
             return np.full(len(self.ids), whole)
-        dataset = self._dataset(file, key)
+        dataset = file.dataset(key)
         if dataset.dtype.kind != "f":
             raise StoreError(f"{self.path}: /{key} is {dataset.dtype}, must be float64")
-        with self._reading(key):
+        with file.reading(key):
             times: NDArray[np.float64] = dataset[:].astype(np.float64)
         return times
 
-    def _group(self, file: h5py.File, key: str) -> h5py.Group:
-        group = self._item(file, key)
-        if not isinstance(group, h5py.Group):
-            raise StoreError(f"{self.path}: /{key} is not a group")
-        return group
-
-    def _dataset(self, file: h5py.File, key: str, rank: int = 1) -> Any:
-        dataset = self._item(file, key)
-        if not isinstance(dataset, h5py.Dataset):
-            raise StoreError(f"{self.path}: /{key} is not a dataset")
-        if dataset.is_virtual or dataset.external:
-            # HDF5 reads the parts of a virtual dataset that it cannot find as zeros.
-            raise StoreError(f"{self.path}: /{key} is kept in other files; a store is one file")
-        if dataset.shape is None or dataset.ndim != rank:
-            raise StoreError(
-                f"{self.path}: /{key} has shape {dataset.shape}, must have {rank} axes"
-            )
-        return dataset
-
-    def _item(self, file: h5py.File, key: str) -> Any:
-        if key not in file:
-            raise StoreError(f"{self.path}: /{key} is missing")
-        with self._reading(key):
-            item = file[key]
-        if item.file.filename != file.filename:
-            raise StoreError(f"{self.path}: /{key} links to another file; a store is one file")
-        return item
-
-    def _attribute(self, item: h5py.Group, key: str, *, needed: bool = False) -> str:
-        """An attribute as text: h5py gives str, bytes, scalars or arrays, by who wrote it."""
-        if key not in item.attrs:
-            if needed:
-                raise StoreError(f"{self.path}: {item.name} has no attribute '{key}'")
-            return ""
-        with self._reading(f"{item.name[1:]} attribute '{key}'"):
-            value = item.attrs[key]
-            if isinstance(value, h5py.Empty):
-                return ""
-            if isinstance(value, np.ndarray) and value.size == 1:
-                value = value.item()
-            if isinstance(value, bytes):
-                return value.decode()
-            return str(value).encode(errors="surrogateescape").decode()  # h5py lets any byte pass
-
-    @contextmanager
-    def _reading(self, key: str) -> Iterator[None]:
-        """Name the file and the key in what goes wrong in HDF5, as it does in damaged files."""
-        try:
-            yield
-        except UnicodeDecodeError as error:
-            raise StoreError(f"{self.path}: /{key} is not UTF-8 ({error})") from None
-        except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"{self.path}: /{key} cannot be read ({error})") from error
+    def _attribute(self, file: Hdf5File, key: str, name: str) -> str:
+        """An attribute that must be there, as text."""
+        value = file.attribute(key, name)
+        if value is None:
+            raise StoreError(f"{self.path}: /{key} has no attribute '{name}'")
+        return value
 
 
 def _map(path: Path, key: str) -> NDArray[Any]:
     """Memory-map a dataset that lies in the file as it does in memory; read any other layout."""
-    with h5py.File(path, "r", locking=False) as file:
-        dataset = file[key]
+    with Hdf5File(path, StoreError) as file, file.reading(key):
+        dataset = file.dataset(key, rank=2)
         offset = dataset.id.get_offset()  # None where rows lie apart: chunked, compact, empty
         dtype, shape = dataset.dtype, dataset.shape
         # h5py gives the nearest type of NumPy: bfloat16 counts as float32 and needs converting.

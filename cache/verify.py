@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import re
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
+from .hdf5 import Hdf5File
 from .provenance import fingerprint
-from .store import CHECKSUM, ID_SEPARATOR, SPLITS, FeatureStore, Stream
+from .store import ID_SEPARATOR, LABEL_LIMIT, SPLITS, FeatureStore, Stream
 
-LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 _BLOCK_BYTES = 8 << 20
 _NAMED = 3  # utterances named in a finding
 
@@ -36,10 +39,89 @@ def verify_store(
 
     `on_rows` is told how many rows, of how many, have been read.
     """
+    return _check(path, on_rows).verdict
+
+
+class Checked(NamedTuple):
+    """What a store is like, and the id, text and seconds of its utterances."""
+
+    verdict: Verdict
+    clips: list[tuple[str, str, float]]
+
+
+def verify_apart(
+    path: Path,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+    patience: float = 60.0,
+) -> Checked:
+    """As `verify_store`, in a process of its own, which a file may hang or crash.
+
+    HDF5 does both on some damaged files. The process is ended once it has computed for `patience`
+    seconds without a row (waiting for a slow disk does not count), and either is a fault in words.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=_serve, args=(path, theirs, patience), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        while True:
+            message = ours.recv()
+            if isinstance(message, Checked):
+                return message
+            on_rows(*message)
+    except EOFError:
+        child.join()
+        return Checked(Verdict([_end_in_words(child.exitcode or 0, patience)], []), [])
+    finally:
+        child.kill()
+        child.join()
+        ours.close()
+
+
+def _serve(path: Path, pipe: Connection, patience: float) -> None:
+    """The other process: send what `on_rows` is told, and in the end what was found."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits for this process ends it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a crash is told in our words
+
+    def live() -> None:
+        if hasattr(signal, "setitimer"):  # of the time computed; the signal ends the process
+            signal.setitimer(signal.ITIMER_PROF, patience)
+
+    def on_rows(done: int, total: int) -> None:
+        live()
+        pipe.send((done, total))
+
+    live()
+    try:
+        pipe.send(_check(path, on_rows))
+    except (
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        pipe.send(Checked(Verdict([f"cannot be checked ({reason})"], []), []))
+
+
+def _end_in_words(status: int, patience: float) -> str:
+    if hasattr(signal, "SIGPROF") and status == -signal.SIGPROF:
+        what = f"does not come to an end of reading it ({patience:g} s without a row)"
+    else:
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        what = f"crashes on it ({how})"
+    return f"HDF5 {what}: the file is damaged; do not open it with any program"
+
+
+def _check(path: Path, on_rows: Callable[[int, int], None]) -> Checked:
     try:
         store = FeatureStore(path, mapped=False)
     except StoreError as error:
-        return Verdict([str(error).removeprefix(f"{path}: ")], [])
+        return Checked(Verdict([str(error).removeprefix(f"{path}: ")], []), [])
+    clips = list(zip(store.ids, store.texts, store.durations.tolist(), strict=True))
     verdict = Verdict(list(_table_faults(store)), list(_table_remarks(store)))
     total = sum(int(stream.offsets[-1]) for stream in store.streams.values())
     done = 0
@@ -51,7 +133,7 @@ def verify_store(
 
         verdict.faults.extend(_stream_faults(store, stream, advance))
         done += int(stream.offsets[-1])
-    return verdict
+    return Checked(verdict, clips)
 
 
 def label_fault(id_: str, label: float) -> str | None:
@@ -106,21 +188,23 @@ def _stream_faults(
     finite, zero = np.ones(rows, bool), np.zeros(rows, bool)
     digest = hashlib.sha256()
     try:
-        with h5py.File(store.path, "r", locking=False) as file:
-            stated = file[where].attrs.get(CHECKSUM)
+        with Hdf5File(store.path, StoreError) as file:
             start = 0
-            for block in _blocks(file[f"{where}/values"]):
+            for block in _blocks(file.dataset(f"{where}/values", rank=2)):
                 end = start + len(block)
                 finite[start:end] = np.isfinite(block).all(axis=1)
                 zero[start:end] = ~block.any(axis=1)
                 digest.update(np.ascontiguousarray(block).data)
                 start = end
                 on_rows(end)
+    except StoreError as error:
+        yield str(error).removeprefix(f"{store.path}: ")
+        return
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         yield f"{where}/values cannot be read ({error})"
         return
-    if stated is not None and stated != digest.hexdigest():
-        yield f"{where}/values: SHA-256 is {digest.hexdigest()}, was {stated} when written"
+    if stream.checksum and stream.checksum != digest.hexdigest():
+        yield f"{where}/values: SHA-256 is {digest.hexdigest()}, was {stream.checksum} when written"
     bad = _owners(stream, ~finite)
     if len(bad):
         some = _some(_ids(store, bad))

@@ -26,6 +26,7 @@ from .provenance import canonical_json
 from .store import CHECKSUM, FORMAT, VERSION, Failure, FeatureStore, StreamSpec, Utterance
 
 _BLOCK_ROWS = 4096  # rows gathered before one write: tens of MB at the widest stream
+_ATTRIBUTE_BYTES = 60_000
 _PAGE = 4096  # values start on a page, so that they can be memory-mapped well
 
 
@@ -124,14 +125,14 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str) -> None:
-    file.attrs["format"] = FORMAT
+    _write_attribute(file, "format", FORMAT)
     file.attrs["version"] = VERSION
-    file.attrs["dataset"] = dataset
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    file.attrs["clipmsa_version"] = version("clipmsa")
-    file.attrs["profile"] = profile
+    _write_attribute(file, "dataset", dataset)
+    _write_attribute(file, "created", datetime.now(UTC).isoformat(timespec="seconds"))
+    _write_attribute(file, "clipmsa_version", version("clipmsa"))
+    _write_attribute(file, "profile", profile)
     if splits_from:
-        file.attrs["splits_from"] = splits_from
+        _write_attribute(file, "splits_from", splits_from)
 
 
 def _write_table(file: h5py.File, utterances: Sequence[Utterance]) -> None:
@@ -155,11 +156,11 @@ def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
     spec = column.spec
     group = parent.create_group(spec.name)
     for key in ("modality", "branch", "level", "encoder", "weights", "weights_sha256"):
-        group.attrs[key] = getattr(spec, key)
+        _write_attribute(group, key, getattr(spec, key))
     if spec.states_of:
-        group.attrs["states_of"] = spec.states_of
-    group.attrs["fingerprint"] = spec.fingerprint
-    group.attrs["config"] = canonical_json(spec.config)
+        _write_attribute(group, "states_of", spec.states_of)
+    _write_attribute(group, "fingerprint", spec.fingerprint)
+    _write_attribute(group, "config", canonical_json(spec.config))
     offsets = np.concatenate([[0], np.cumsum(column.lengths)]).astype(np.int64)
     group["offsets"] = offsets
     dtype = column.stored
@@ -176,7 +177,7 @@ def _write_stream(parent: h5py.Group, column: StreamColumn) -> None:
         raise StoreError(
             f"stream '{spec.name}': {written} rows were given, its lengths sum to {len(values)}"
         )
-    group.attrs[CHECKSUM] = digest.hexdigest()
+    _write_attribute(group, CHECKSUM, digest.hexdigest())
 
 
 def _blocks(rows: Iterable[NDArray[Any]], spec: StreamSpec) -> Iterator[NDArray[Any]]:
@@ -218,6 +219,18 @@ def _write_strings(group: h5py.Group, key: str, texts: Sequence[str]) -> None:
     encoded = [text.encode("utf-8") for text in texts]
     dtype = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
     group.create_dataset(key, data=np.array(encoded, dtype), dtype=dtype)
+
+
+def _write_attribute(item: h5py.Group, name: str, text: str) -> None:
+    """Fixed length too: texts of variable length lie in HDF5's global heap, where a few damaged
+    bytes make it hang or crash. A header holds 64 KB, so longer ones must go there all the same.
+    """
+    coded = _printable(text).encode("utf-8")
+    fixed = h5py.string_dtype("utf-8", max(1, len(coded)))
+    if len(coded) < _ATTRIBUTE_BYTES:
+        item.attrs.create(name, np.array(coded, fixed), dtype=fixed)
+    else:
+        item.attrs[name] = text
 
 
 def _printable(text: str) -> str:

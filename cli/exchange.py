@@ -51,9 +51,11 @@ def import_(
     """
     from clipmsa.cache import FeatureStore
     from clipmsa.cache.errors import ExchangeError
+    from clipmsa.cache.files import not_over
 
     if store.exists() and not overwrite:
         raise ExchangeError(f"{store}: is there already; use another name, or --overwrite")
+    not_over(store, file, text, audio, vision, words, folds)
     given = {"text": text, "audio": audio, "vision": vision}
     sequences = {name: path for name, path in given.items() if path is not None}
     if source is Source.csd:
@@ -123,7 +125,9 @@ def export(
     Example: clipmsa export cache/mosi.h5 --to mmsa mosi.pkl
     """
     from clipmsa.cache import FeatureStore
+    from clipmsa.cache.files import not_over
 
+    not_over(file, store)
     opened = FeatureStore(store)
     names = {"text": text, "audio": audio, "vision": vision}
     rows = {"text": text_rows, "audio": audio_rows, "vision": vision_rows}

@@ -58,30 +58,28 @@ def verify(
         note("{}", remark)
     if len(verdict.remarks) > _SHOWN:
         note("... and {} more such remarks", len(verdict.remarks) - _SHOWN)
+    odd = len(verdict.remarks)
     if check_speech:
-        _print_paces(clips)
+        odd += _print_paces(clips)
     if listen:
-        _print_unheard(path, folds, listen, device)
+        odd += _print_unheard(path, folds, listen, device)
     if verdict.faults:
         note("[bold red]{} faults[/] in {}", len(verdict.faults), path)
         raise typer.Exit(1)
-    note("{}: all as it must be", path)
+    if odd:
+        note("{}: no rule is broken; {} remarks, above", path, odd)
+    else:
+        note("{}: all as it must be", path)
 
 
 def _store(path: Path) -> tuple[Verdict, list[tuple[str, str, float]]]:
     from clipmsa.cache import FeatureStore
-    from clipmsa.cache.errors import StoreError
-    from clipmsa.cache.verify import verify_store
+    from clipmsa.cache.verify import verify_apart
 
     if not path.is_file():
         FeatureStore(path)  # says how to make one
     with progress("verify", "rows") as advance:
-        verdict = verify_store(path, advance)
-    try:
-        store = FeatureStore(path, mapped=False)
-    except StoreError:  # which the verdict tells
-        return verdict, []
-    return verdict, list(zip(store.ids, store.texts, store.durations.tolist(), strict=True))
+        return verify_apart(path, advance)
 
 
 def _dataset(path: Path, folds: Path | None) -> tuple[Verdict, list[tuple[str, str, float]]]:
@@ -95,7 +93,8 @@ def _dataset(path: Path, folds: Path | None) -> tuple[Verdict, list[tuple[str, s
     return verdict, [(u.id, u.text, seconds[u.id]) for u in utterances if u.id in seconds]
 
 
-def _print_paces(clips: list[tuple[str, str, float]]) -> None:
+def _print_paces(clips: list[tuple[str, str, float]]) -> int:
+    """Give how many texts do not fit the length of their clip."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -104,14 +103,16 @@ def _print_paces(clips: list[tuple[str, str, float]]) -> None:
     paces = odd_paces(clips)
     if not paces:
         note("speech: every text fits the length of its clip, or too little is known")
-        return
+        return 0
     table = Table("text and length disagree", "words", "seconds", "pace")
     for pace in paces:
         table.add_row(escape(pace.id), str(pace.words), f"{pace.seconds:.1f}", pace.reason)
     out.print(table)
+    return len(paces)
 
 
-def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> None:
+def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> int:
+    """Give how many texts are not what is heard."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -137,9 +138,10 @@ def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str
     odd = unheard(surprises)
     if not odd:
         note("listen: every text sounds like its clip, or there are too few clips to tell")
-        return
+        return 0
     table = Table("text and sound disagree", "nats a letter", "text")
     for id_ in odd:
         text = clips[id_].utterance.text
         table.add_row(escape(id_), f"{surprises[id_]:.2f}", escape(text[:60]))
     out.print(table)
+    return len(odd)

@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipmsa.cache import Utterance
-from clipmsa.cache.csd import ComputationalSequence
+from clipmsa.cache.csd import ComputationalSequence, sentiment_column
 from clipmsa.cache.errors import TableError
+from clipmsa.cache.store import LABEL_LIMIT
 
 from .clips import Clip, Manifest
 from .tables import file_name, label_of, media_file, parsed, records, seconds_of
@@ -150,13 +151,17 @@ def read_csd(labels: Path) -> Manifest:
     Clips are numbered as CMU's are: MOSI's from 1, MOSEI's from 0, in the csd's order.
 
     Raises:
-        ExchangeError: not a computational sequence.
+        ExchangeError: not a computational sequence, or not one of sentiment.
     """
-    dataset = "mosei" if "mosei" in labels.name.lower() else "mosi"
+    with ComputationalSequence(labels) as sequence:
+        told = f"{labels.name} {sequence.about}".lower()
+        numbers = {video: sequence.numbers(video) for video in sequence.videos}
+    dataset = "mosei" if "mosei" in told or "all labels" in told else "mosi"
+    first = 0 if dataset == "mosei" else 1
     clips, removed = [], []
     for video, segments in _segments(labels).items():
-        for number, segment in enumerate(segments, 0 if dataset == "mosei" else 1):
-            clip = Clip(_utterance((video, str(number)), "", segment), labels)
+        for number, segment in zip(numbers[video], segments, strict=True):
+            clip = Clip(_utterance((video, str(first + number)), "", segment), labels)
             if segment.empty:
                 removed.append(clip.utterance.id)
             else:
@@ -254,14 +259,23 @@ def _mosei_labels(root: Path) -> dict[str, list[_Segment]]:
 
 
 def _segments(csd: Path) -> dict[str, list[_Segment]]:
-    """Of every video, the intervals with their first feature, which is sentiment."""
+    """Of every video, the intervals with their sentiment."""
     with ComputationalSequence(csd) as sequence:
+        column = sentiment_column(sequence)
         found = {}
         for video in sequence.videos:
             intervals, features = sequence[video]
-            labels = features.reshape(len(features), -1)[:, 0].astype(np.float64)
+            if features.shape[1:] != sequence.shape or features.dtype.kind not in "fiu":
+                raise TableError(f"{csd}: video '{video}' has labels of another kind or width")
+            width = math.prod(sequence.shape)
+            labels = features.reshape(len(features), width)[:, column].astype(np.float64)
             if np.isinf(labels).any():
                 raise TableError(f"{csd}: video '{video}' has an infinite label")
+            if not sequence.dimensions and (np.abs(labels) > LABEL_LIMIT).any():
+                raise TableError(
+                    f"{csd}: not labels of sentiment: it has no names of columns, and video "
+                    f"'{video}' a value beyond {LABEL_LIMIT:g}"
+                )
             rows = zip(intervals.tolist(), labels.tolist(), strict=True)
             found[video] = [_Segment(start, end, label) for (start, end), label in rows]
         return found

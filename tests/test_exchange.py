@@ -24,6 +24,7 @@ from clipmsa.cache.store import SPLITS
 from clipmsa.cache.unpickle import load_plain
 from clipmsa.cache.verify import verify_store
 from clipmsa.cli.main import main
+from clipmsa.extract.cmu import read_csd
 
 ROOT = Path(__file__).parent.parent
 TEXT, AUDIO, VISION = 6, 5, 3  # columns; 768, 5 and 20 in MMSA's files of MOSI
@@ -189,7 +190,7 @@ def test_a_pickle_that_names_anything_else_is_refused_by_name_and_not_run(tmp_pa
 FAULTS = {
     "no splits": (
         lambda c: [c.update(data=c.pop(split)) for split in SPLITS],
-        "must hold dicts train, valid, test; it holds data",
+        "split 'data' is none of train, training, valid, val, dev",
     ),
     "no dicts": (lambda c: c.update(valid=[1]), "must hold dicts train, valid, test"),
     "no ids": (lambda c: c["valid"].pop("id"), "split valid has no 'id'"),
@@ -251,6 +252,117 @@ def test_an_imported_store_trains(tmp_path, monkeypatch, capsys):
     assert main(["train", "--features", "mosi.h5", "--device", "cpu", *small]) == 0
     metrics = json.loads((tmp_path / "runs" / "mosi" / "metrics.json").read_text())
     assert sorted(metrics["features"]["fingerprints"]) == ["audio", "text", "vision"]
+
+
+# ---- The names and shapes that repositories of the field give to the same things.
+
+
+def renamed(part: dict[str, Any], **names: str) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in part.items()}
+
+
+@pytest.mark.parametrize("valid", ["val", "dev", "validation", "Valid"])
+@pytest.mark.parametrize(("audio", "vision"), [("acoustic", "visual"), ("audio", "video")])
+def test_usual_names_of_splits_and_arrays_are_read(tmp_path, valid, audio, vision):
+    content = mmsa_content()
+    import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "a.h5")
+    names = {"audio": audio, "vision": vision, "regression_labels": "labels"}
+    names |= {f"{name}_lengths": f"{other}_lengths" for name, other in list(names.items())[:2]}
+    other = {split: renamed(part, **names) for split, part in content.items()}
+    for part in other.values():
+        part["labels"] = part["labels"].reshape(-1, 1, 1)
+    other = {"Train": other["train"], valid: other["valid"], "test": other["test"]}
+    assert import_mmsa(dump(tmp_path / "b.pkl", other), tmp_path / "b.h5") == (16, [])
+    one, two = FeatureStore(tmp_path / "a.h5"), FeatureStore(tmp_path / "b.h5")
+    assert one.utterances.equals(two.utterances)
+    for name, stream in one.streams.items():
+        assert np.array_equal(stream.values, two.streams[name].values)
+
+
+UNKNOWN = {
+    "a split": (
+        lambda c: c.update(extra=c["test"]),
+        "split 'extra' is none of train, training, valid, val",
+    ),
+    "a split twice": (lambda c: c.update(val=c["valid"]), "'valid' and 'val' are the same split"),
+    "an array": (
+        lambda c: c["train"].update(glove=np.ones((7, 3, 5))),
+        "split train: array 'glove' is none of text, audio, acoustic",
+    ),
+    "an array twice": (
+        lambda c: c["train"].update(visual=c["train"]["vision"]),
+        "split train has two arrays of 'vision', as 'visual'",
+    ),
+    "labels of seven": (
+        lambda c: c["train"].update(regression_labels=np.ones((7, 7))),
+        r"'regression_labels' has shape \(7, 7\), must be one for each",
+    ),
+    "a length that is nan": (
+        lambda c: c["train"].update(audio_lengths=[np.nan] * 7),
+        "'audio_lengths' of utterance 0 is nan, must be a whole number",
+    ),
+    "a length below nothing": (
+        lambda c: c["train"].update(audio_lengths=[1, -5, 1, 1, 1, 1, 1]),
+        "'audio_lengths' of utterance 1 is -5, must be a whole number",
+    ),
+    "ids that are none": (lambda c: c["train"].update(id=5), r"'id' has shape \(\), must be one"),
+    "ids in a dict": (
+        lambda c: c["train"].update(id=[{"a": 1}] * 7),
+        "'id' holds a dict, must be texts",
+    ),
+    "tokens that are none": (
+        lambda c: c["train"].update(text_bert=7),
+        "'text_bert' is int64 of shape ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_not_known_is_refused_by_name(tmp_path, change, message):
+    content = mmsa_content()
+    change(content)
+    with pytest.raises(ExchangeError, match=message):
+        import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "s.h5")
+
+
+@pytest.mark.parametrize(
+    ("form", "video", "clip"),
+    [("v{0}[{1}]", "v0", "1"), ("v_{0}_{1}", "v_0", "1"), ("v{0}_{1}$_$2", "v0_1", "2")],
+)
+def test_ids_of_other_forms_keep_their_video(tmp_path, form, video, clip):
+    content = mmsa_content()
+    for n, part in enumerate(content.values()):
+        part["id"] = [form.format(n, k + 1) for k in range(len(part["id"]))]
+    notes = import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "s.h5").notes
+    assert notes == (["ids are read as <video>_<clip>"] if form == "v_{0}_{1}" else [])
+    store = FeatureStore(tmp_path / "s.h5")
+    assert (store.video_ids[0], store.clip_ids[0]) == (video, clip)
+
+
+def test_ids_of_a_video_and_two_times_are_those_of_a_part(tmp_path):
+    content = mmsa_content()
+    for split, part in content.items():
+        part["id"] = np.array([[split, str(k), f"{k}.5"] for k in range(len(part["id"]))])
+    import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "s.h5")
+    store = FeatureStore(tmp_path / "s.h5")
+    assert (store.video_ids[1], store.starts[1], store.ends[1]) == ("train", 1.0, 1.5)
+
+
+def test_what_is_odd_in_a_table_is_told(tmp_path):
+    content = mmsa_content()
+    content["train"]["raw_text"] = [float("nan"), None, "c", "d", "e", "f", "g"]
+    content["train"]["regression_labels"][:2] = [np.nan, 4]
+    content["valid"]["id"] = [f"vid7_$_${n + 9}" for n in range(4)]
+    content["train"]["speaker"] = ["x"] * 7
+    imported = import_mmsa(dump(tmp_path / "a.pkl", content), tmp_path / "s.h5")
+    assert imported.notes == [
+        "not read: 'speaker', of which nothing is known",
+        "2 texts are nan or none: they are blank now",
+        "1 labels are nan: unknown",
+        "1 labels are outside [-3, 3], such as 4 of 'vid7_$_$1'",
+        "1 videos have clips in several splits, such as 'vid7_'",
+    ]
+    assert FeatureStore(tmp_path / "s.h5").texts[:3] == ["", "", "c"]
 
 
 # ---- To MMSA.
@@ -385,6 +497,21 @@ def test_the_verb_says_what_became_of_what(store, tmp_path, capsys):
     assert "none: cannot be loaded" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_store_is_not_written_over_by_what_is_made_of_it(store, tmp_path, capsys):
+    before = store.path.read_bytes()
+    other = tmp_path / "other"
+    other.symlink_to(store.path)
+    for target in (store.path, other):
+        for to in ("mmsa", "parquet"):
+            assert main(["export", str(store.path), str(target), "--to", to]) == 1
+            assert "is what is read" in capsys.readouterr().err
+    source = dump(tmp_path / "a.pkl", mmsa_content())
+    assert main(["import", "--from", "mmsa", str(source), str(source), "--overwrite"]) == 1
+    assert "is what is read" in capsys.readouterr().err
+    assert store.path.read_bytes() == before
+    assert load_plain(source).keys() == set(SPLITS)
+
+
 # ---- From csd.
 
 
@@ -406,6 +533,8 @@ def csd(tmp_path) -> Path:
             for v, rows in labels.items()
         },
     )
+    with h5py.File(tmp_path / "CMU_MOSEI_Labels.csd", "a") as file:
+        file["CMU_MOSEI_Labels/metadata/dimension names"] = ['["sentiment", "happy"]']
     ticks = np.arange(20) / 10
     sound = np.stack([ticks, ticks**2], axis=1).astype(np.float32)
     sound[3, 0] = -np.inf
@@ -444,6 +573,84 @@ def test_a_csd_needs_a_modality_and_rows(csd, capsys):
         file.move("COVAREP/data/v-1", "COVAREP/data/else")
     assert main([*line.split(), f"--audio={csd}/COVAREP.csd"]) == 1
     assert "has no row within any of the utterances" in capsys.readouterr().err
+
+
+def write_sequence(
+    path: Path, rows: dict[str, Any], names: list[str] | None = None, root: str = "All Labels"
+) -> Path:
+    """A csd of three intervals a video, or of one where a video's rows are one."""
+    with h5py.File(path, "w") as file:
+        for video, features in rows.items():
+            times = [[2.0 * k, 2.0 * k + 2] for k in range(len(features))]
+            file[f"{root}/data/{video}/intervals"] = times
+            file[f"{root}/data/{video}/features"] = np.array(features, np.float32)
+        if names:
+            file[f"{root}/metadata/dimension names"] = [json.dumps(names)]
+    return path
+
+
+EMOTIONS = ["happy", "sad", "anger", "surprise", "disgust", "fear"]
+
+
+def labelled(*order: str) -> dict[str, Any]:
+    """Rows of columns in this order; sentiment is -1, 2 and 3, every emotion 0."""
+    return {
+        f"v{n}": [[s if name == "sentiment" else 0.0 for name in order] for s in (-1, 2, 3)]
+        for n in range(10)
+    }
+
+
+@pytest.mark.parametrize("order", [["sentiment", *EMOTIONS], [*EMOTIONS, "sentiment"]])
+def test_the_label_is_the_column_that_is_called_sentiment(tmp_path, order):
+    csd = write_sequence(tmp_path / "CMU_MOSEI_Labels.csd", labelled(*order), order)
+    assert [c.utterance.label for c in read_csd(csd).clips[:3]] == [-1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "words"),
+    [
+        (EMOTIONS, 6, "not labels of sentiment: its columns are happy, sad"),
+        (["pitch"], 1, "not labels of sentiment: its columns are pitch"),
+        (None, 6, "not labels of sentiment: it has 6 columns without names"),
+        (None, 74, "not labels of sentiment: it has 74 columns without names"),
+    ],
+)
+def test_a_csd_of_something_else_is_not_taken_for_labels(tmp_path, names, width, words):
+    rows = {f"v{n}": np.ones((3, width)) for n in range(10)}
+    csd = write_sequence(tmp_path / "x.csd", rows, names, "COVAREP")
+    with pytest.raises(ExchangeError, match=words):
+        read_csd(csd)
+
+
+def test_values_beyond_the_scale_are_no_labels_where_nothing_names_them(tmp_path):
+    csd = write_sequence(tmp_path / "x.csd", {"v": np.full((3, 7), 80.0)})
+    with pytest.raises(ClipmsaError, match="not labels of sentiment: it has no names"):
+        read_csd(csd)
+
+
+def test_parts_of_a_video_are_of_one_video(tmp_path):
+    """As CMU's SDK writes what it has aligned: a key for each part, also of the features."""
+    order = ["sentiment", *EMOTIONS]
+    whole = labelled(*order)
+    labels = write_sequence(tmp_path / "CMU_MOSEI_Labels.csd", whole, order)
+    parts = tmp_path / "aligned.csd"
+    with h5py.File(parts, "w") as file:
+        for video, rows in whole.items():
+            for k in (2, 0):
+                file[f"All Labels/data/{video}[{k}]/intervals"] = [[2.0 * k, 2.0 * k + 2]]
+                file[f"All Labels/data/{video}[{k}]/features"] = rows[k : k + 1]
+        file["All Labels/metadata/dimension names"] = [json.dumps(order)]
+    clips = [clip.utterance for clip in read_csd(parts).clips]
+    assert [(u.video_id, u.clip_id, u.label) for u in clips[:2]] == [
+        ("v0", "0", -1),
+        ("v0", "2", 3),
+    ]
+    line = f"import --from csd {labels} {tmp_path}/s.h5 --audio {parts}"
+    assert main(line.split()) == 0
+    store = FeatureStore(tmp_path / "s.h5")
+    homes = {(video, split) for video, split in zip(store.video_ids, store.splits, strict=True)}
+    assert len(homes) == 10
+    assert store.streams["audio"].lengths[:3].tolist() == [1, 0, 1]
 
 
 # ---- pandas, scikit-learn.

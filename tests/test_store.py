@@ -617,7 +617,7 @@ BROKEN: list[tuple[Callable[[h5py.File], None], list[str]]] = [
     ),
     (link(VALUES, h5py.ExternalLink("other.h5", VALUES)), ["/streams/frames/values links to ano"]),
     (link(FRAMES_KEY, h5py.ExternalLink("other.h5", FRAMES_KEY)), ["/streams/frames links to ano"]),
-    (link(FRAMES_KEY, h5py.ExternalLink("gone.h5", "/")), ["/streams/frames cannot be read"]),
+    (link(FRAMES_KEY, h5py.ExternalLink("gone.h5", "/")), ["/streams/frames links to ano"]),
     (link(FRAMES_KEY, h5py.SoftLink("/nowhere")), ["/streams/frames cannot be read"]),
     (damaged(VALUES), ["/streams/frames/values cannot be read"]),
     (damaged(OFFSETS), ["/streams/frames/offsets cannot be read"]),
@@ -964,7 +964,7 @@ def test_a_fingerprint_is_of_the_configuration_as_it_is_stored(tmp_path):
         "x", "text", "own", "sequence", 2, fingerprint=fingerprint(config), config=config
     )
     with h5py.File(write(tmp_path / "a.h5", streams=[column(spec, (1, 0, 2))])) as file:
-        attributes = dict(file["streams/x"].attrs)
+        attributes = {k: v.decode() for k, v in file["streams/x"].attrs.items()}
     assert json.loads(attributes["config"]) == config
     assert attributes["config"] == canonical_json(config)
     digest = hashlib.sha256(attributes["config"].encode()).hexdigest()
