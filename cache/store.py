@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
+from .texts import wrong_kind
 
 if TYPE_CHECKING:
     import pandas as pd  # only `utterances` and `failures` need it; training must start fast
@@ -155,7 +156,8 @@ class FeatureStore:
             # Finished stores never change in place, and locks fail on many network file systems.
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
-            raise StoreError(f"{self.path}: not a readable HDF5 file ({error})") from None
+            wrong = wrong_kind(self.path, "a feature store")
+            raise StoreError(wrong or f"{self.path}: not a readable HDF5 file ({error})") from None
         with file, self._reading(""):
             self._read_head(file)
             self._read_table(file)

@@ -95,6 +95,12 @@ def kind_of(path: Path) -> str | None:
     return _kind_of(path, head) if head else "empty"
 
 
+def wrong_kind(path: Path, expected: str) -> str | None:
+    """The sentence on a file that is of another kind than `expected`; None where it may be that."""
+    kind = kind_of(path)
+    return None if kind is None else f"{path}: is {kind}, must be {expected}"
+
+
 def _special(mode: int) -> str:
     return "a folder" if stat.S_ISDIR(mode) else "no regular file but a pipe or device"
 

@@ -34,7 +34,9 @@ def inspect(
 
     Example: clipmsa inspect cache/mosei.h5
     """
-    if path.is_dir() or path.suffix.lower() == ".csv":
+    from clipmsa.extract.tables import TABLE_SUFFIXES
+
+    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
         inspect_dataset(path, folds, everything)
     else:
         inspect_store(path)

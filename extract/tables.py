@@ -24,6 +24,7 @@ MEDIA_SUFFIXES = (
     *(".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
     *(".amr", ".mka", ".weba"),
 )
+TABLE_SUFFIXES = (".csv", ".tsv")  # of manifests
 _DELIMITERS = (",", ";", "\t")
 _LONGEST_HEADER = 1 << 20  # letters
 _LARGEST = float(np.finfo(np.float32).max)  # what the store can hold

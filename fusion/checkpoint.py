@@ -19,6 +19,7 @@ import torch
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cache.files import publish
+from clipmsa.cache.texts import wrong_kind
 
 from .config import NETWORKS, RunConfig, TrainingConfig
 from .networks import Trainable
@@ -149,8 +150,9 @@ def _load(path: Path, kind: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: not a checkpoint of clipmsa ({reason})") from None
+        wrong = wrong_kind(path, "a checkpoint of clipmsa")
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(wrong or f"{path}: not a checkpoint of clipmsa ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != kind:
         raise CheckpointError(f"{path}: not a checkpoint of clipmsa")
     return content

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmsa.cache.errors import TableError
+from clipmsa.cache.texts import read_text
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def read_scored(path: Path) -> dict[str, list[ScoredUtterance]]:
         TableError: a line is no such row; the message names it.
     """
     by_file: dict[str, list[ScoredUtterance]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    text = read_text(path, TableError, "the rows that `clipmsa predict --json` prints")
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold what else ends a line
         if line.strip():
             row = _row(path, number, line)
             by_file.setdefault(row.file, []).append(row)
@@ -62,7 +64,7 @@ def _row(path: Path, number: int, line: str) -> ScoredUtterance:
             untrained=tuple(values.get("untrained") or ()),
             error=values.get("error"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TableError(
             f"{path}: line {number}: not a row of `clipmsa predict --json` ({error!r})"
         ) from None
