@@ -161,7 +161,8 @@ def _timed(lines: list[str]) -> Iterator[Shown]:
     for number, line in enumerate(map(str.strip, lines), 1):
         times = _TIMES.fullmatch(line) if "-->" in line else None
         if times or _NO_TIMES.match(line):
-            if cue.lines and (above.isdecimal() or (webvtt and above and not twice_above)):
+            named = above.isdecimal() or (webvtt and above and not twice_above)
+            if named and cue.lines and not skipping:
                 cue.lines.pop()  # the number or name of the cue that begins here
             yield cue
             cue, skipping = _cue(number, times), False

@@ -162,6 +162,12 @@ def test_people_who_repeat_themselves_are_left_alone(tmp_path):
     assert said(tmp_path / "a.vtt", "WEBVTT\n\n" + "\n".join(cues)) == ["No."] * 5
 
 
+@pytest.mark.parametrize("note", ["NOTE not said\n\n", "NOTE\nnot said\n", "name\n", "NOTE\n7\n"])
+def test_notes_and_names_between_cues_are_not_said_and_take_no_words_along(tmp_path, note):
+    first, last = (f"00:0{i}.000 --> 00:0{i + 1}.000\n{word}\n\n" for i, word in enumerate("ab"))
+    assert said(tmp_path / "a.vtt", f"WEBVTT\n\n{first}{note}{last}") == ["a", "b"]
+
+
 def test_cues_come_in_order_and_those_without_words_do_not(tmp_path):
     first, second = SRT.split("\n\n")
     wordless = "3\n00:00:05,000 --> 00:00:06,000\n \n"
