@@ -12,7 +12,7 @@ from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
-from .media import _opened, _origin
+from .media import _opened
 from .subtitles import Shown, Subtitles, plain, plain_substation, subtitles
 
 _FIELDS = 9  # of an event, whatever the codec; the last is the text
@@ -41,7 +41,7 @@ def _is_text(track: SubtitleStream) -> bool:
 
 
 def _shown(container: InputContainer, track: SubtitleStream) -> Iterator[Shown]:
-    origin = _origin(container)
+    origin = max(0.0, (container.start_time or 0) / av.time_base)  # where a player starts
     for packet in container.demux(track):
         if packet.pts is None or packet.time_base is None or not packet.size:
             continue  # the last one, which is empty
