@@ -139,13 +139,16 @@ def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
         encoder, branch = options.pop("encoder"), options.pop("branch")
     except KeyError as error:
         raise ProfileError(f"{path}: [streams.{name}] has no {error}") from None
-    encoder_class(str(encoder))  # refuses an unknown name before anything is loaded
+    try:
+        encoder_class(str(encoder))  # refuses an unknown name before anything is loaded
+    except ProfileError as error:
+        raise ProfileError(f"{path}: [streams.{name}] {error}") from None
     if branch not in BRANCHES:
         raise ProfileError(
             f"{path}: [streams.{name}] branch is '{branch}', must be {' or '.join(BRANCHES)}"
         )
     source = options.pop("source", {})
-    if source and not _is_source(source):
+    if source != {} and not _is_source(source):
         raise ProfileError(
             f"{path}: [streams.{name}] source is {source}, must be {{ hub, file? }}, {{ url }} or "
             f"{{ path }}, each with a sha256 or without"

@@ -116,7 +116,7 @@ def test_a_video_and_its_sound_of_one_name_are_one_video_to_extract(folder, caps
 def test_a_cue_that_cannot_be_read_is_told(folder, capsys):
     (folder / "talks" / "a.srt").write_text(SRT.replace("00:00:02,000", "00:00:0x,000"))
     assert main(["cut", "talks/a.mp4", "--out", "clips.csv"]) == 0
-    assert "talks/a.srt: left out 'No.', whose cue at line 5 has" in capsys.readouterr().err
+    assert "talks/a.srt: left out 'No.', whose cue at line 6 has" in capsys.readouterr().err
 
 
 def test_a_name_that_a_table_cannot_hold_is_refused(folder, capsys):

@@ -71,7 +71,7 @@ def test_a_missing_text_and_a_folder_are_told(tmp_path):
 TABLE = "path,text,label,split\na.mp4,fine,1,train\n"
 FOLDS = '{"train": ["é"], "valid": [], "test": []}'
 SETTINGS = '[model]\nd = 64\n# "é"\n'
-PROFILE = '[streams.x]\nencoder = "openclip-text"\nbranch = "clip"\nsource = { hub = "é/é" }\n'
+PROFILE = '[streams.x]\nencoder = "open-clip-text"\nbranch = "clip"\nsource = { hub = "é/é" }\n'
 SCORED = json.dumps({"file": "é.mp4", "start": 0, "text": "a\u2028b"}, ensure_ascii=False) + "\n"
 READERS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "a table": ("t.csv", TABLE, lambda path: read_dataset(str(path)).clips[0].utterance.text),
