@@ -62,6 +62,8 @@ def read_text(path: Path, error: type[ClipmsaError], expected: str, lines: str =
         if not stat.S_ISREG(mode):  # a pipe would be waited for, and a device read without end
             raise error(f"{path}: is {_special(mode)}, must be {expected}")
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
     except OSError as fault:
         raise error(f"{path}: cannot be read ({fault.strerror})") from None
     encoding = next((name for mark, name in _MARKED if content.startswith(mark)), None)
