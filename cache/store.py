@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
-from .texts import wrong_kind
+from .texts import HDF5, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd  # only `utterances` and `failures` need it; training must start fast
@@ -156,8 +156,9 @@ class FeatureStore:
             # Finished stores never change in place, and locks fail on many network file systems.
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
-            wrong = wrong_kind(self.path, "a feature store")
-            raise StoreError(wrong or f"{self.path}: not a readable HDF5 file ({error})") from None
+            kind = kind_of(self.path)
+            reason = error if kind in (None, HDF5) else f"it is {kind}, must be a feature store"
+            raise StoreError(f"{self.path}: not a readable HDF5 file ({reason})") from None
         with file, self._reading(""):
             self._read_head(file)
             self._read_table(file)

@@ -18,8 +18,9 @@ _MARKED = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _HEAD = 4096  # bytes that tell what a file is
+HDF5 = "an HDF5 file, as feature stores and csd files are"
 _KINDS = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as feature stores and csd files are"),
+    (b"\x89HDF\r\n\x1a\n", HDF5),
     (b"\xd0\xcf\x11\xe0", "a workbook or document of an old Office"),
     (b"%PDF", "a PDF"),
     (b"{\\rtf", "a rich text document"),

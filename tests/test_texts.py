@@ -135,10 +135,10 @@ def test_the_kind_of_a_text_and_of_a_missing_file_is_not_told(files):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("inspect book.xlsx", "book.xlsx: is an Excel workbook, must be a feature store"),
+        ("inspect book.xlsx", "(it is an Excel workbook, must be a feature store)"),
         ("verify empty.pt", "empty"),
-        ("inspect clip.mp4", "clip.mp4: is a video or sound file (MP4), must be a feature store"),
-        ("train --features book.xlsx", "book.xlsx: is an Excel workbook, must be a feature store"),
+        ("inspect clip.mp4", "(it is a video or sound file (MP4), must be a feature store)"),
+        ("train --features book.xlsx", "(it is an Excel workbook, must be a feature store)"),
         ("report some.h5", "some.h5: is an HDF5 file, as feature stores and csd files are, must"),
         ("report words.txt", "words.txt: line 1: not a row of `clipmsa predict --json`"),
         ("extract --dataset book.xlsx", "book.xlsx: is an Excel workbook, must be a folder, or a"),
