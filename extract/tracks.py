@@ -12,7 +12,7 @@ from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
-from .media import _opened
+from .container import Clock, opened
 from .subtitles import Shown, Subtitles, plain, plain_substation, subtitles
 
 _FIELDS = 9  # of an event, whatever the codec; the last is the text
@@ -27,7 +27,7 @@ def read_track(video: Path) -> Subtitles | None:
     Raises:
         MediaError: the file cannot be read.
     """
-    with _opened(video) as container:
+    with opened(video) as container:
         tracks = [track for track in container.streams.subtitles if _is_text(track)]
         tracks.sort(key=lambda track: not track.disposition & Disposition.default)
         found = subtitles(_shown(container, tracks[0]), str(video)) if tracks else None
@@ -41,7 +41,7 @@ def _is_text(track: SubtitleStream) -> bool:
 
 
 def _shown(container: InputContainer, track: SubtitleStream) -> Iterator[Shown]:
-    origin = max(0.0, (container.start_time or 0) / av.time_base)  # where a player starts
+    origin = Clock(container).origin
     for packet in container.demux(track):
         if packet.pts is None or packet.time_base is None or not packet.size:
             continue  # the last one, which is empty
