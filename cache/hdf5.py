@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from .errors import ClipmsaError
+from .texts import HDF5, kind_of
 
 _HOPS = 16  # soft links on the way to one object; HDF5 itself stops there
 _PACKED = (
@@ -48,7 +49,9 @@ class Hdf5File:
         except FileNotFoundError:
             raise fault(f"{path}: no such file") from None
         except (OSError, RuntimeError, ValueError) as error:
-            raise fault(f"{path}: not a readable HDF5 file ({error})") from None
+            kind = kind_of(path)
+            reason = error if kind in (None, HDF5) else f"it is {kind}"
+            raise fault(f"{path}: not a readable HDF5 file ({reason})") from None
         self._size = status.st_size
         self._groups: dict[str, h5py.Group] = {}  # by key, found before
 

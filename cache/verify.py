@@ -8,7 +8,7 @@ import os
 import re
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,6 +143,30 @@ def label_fault(id_: str, label: float) -> str | None:
     return None
 
 
+def odd_labels_and_splits(
+    ids: Sequence[str], videos: Sequence[str], splits: Sequence[str], labels: Sequence[float]
+) -> list[str]:
+    """Sentences on what a table may hold and seldom means, told wherever one is read.
+
+    Labels that are off the scale, and videos with clips in several splits.
+    """
+    off = [id_ for id_, label in zip(ids, labels, strict=True) if label_fault(id_, label)]
+    scale = f"[{-LABEL_LIMIT:g}, {LABEL_LIMIT:g}]"
+    odd = [f"{len(off)} labels are outside {scale} ({_some(off)})"] if off else []
+    return odd + shared_videos(videos, splits)
+
+
+def shared_videos(videos: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """A sentence on videos whose clips would tell a model of training what it is tested on."""
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for video, split in zip(videos, splits, strict=True):
+        homes[video].add(split)
+    shared = [video for video, found in homes.items() if len(found) > 1]
+    if not shared:
+        return []
+    return [f"{len(shared)} videos have clips in several splits ({_some(shared)})"]
+
+
 def _table_faults(store: FeatureStore) -> Iterator[str]:
     for row, id_ in enumerate(store.ids):
         wanted = f"{store.video_ids[row]}{ID_SEPARATOR}{store.clip_ids[row]}"
@@ -165,12 +189,7 @@ def _table_remarks(store: FeatureStore) -> Iterator[str]:
     for split in SPLITS:
         if not counts[split]:
             yield f"no utterance of split {split}"
-    homes: defaultdict[str, set[str]] = defaultdict(set)
-    for video, split in zip(store.video_ids, store.splits, strict=True):
-        homes[video].add(split)
-    shared = [video for video, splits in homes.items() if len(splits) > 1]
-    if shared:
-        yield f"{len(shared)} videos have clips in several splits ({_some(shared)})"
+    yield from shared_videos(store.video_ids, store.splits)
     lengths = [stream.lengths for stream in store.streams.values()]
     bare = np.flatnonzero(~np.any(lengths, axis=0)) if lengths else np.empty(0, np.int64)
     if len(bare):

@@ -10,7 +10,7 @@ import gradio
 from matplotlib.figure import Figure
 
 from clipmsa.cache.errors import ClipmsaError
-from clipmsa.extract.subtitles import read_subtitles
+from clipmsa.extract.subtitles import SUFFIXES, read_subtitles
 from clipmsa.extract.transcribe import find_transcriber
 from clipmsa.extract.utterances import Script
 from clipmsa.extract.weights import WeightsMode
@@ -35,10 +35,10 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
         if video is None:
             raise gradio.Error("Choose a video first.", print_exception=False)
         try:
-            cues = None if subtitles is None else read_subtitles(Path(subtitles))
-            given = text.strip() or None if cues is None else None
+            read = None if subtitles is None else read_subtitles(Path(subtitles))
+            given = text.strip() or None if read is None else None
             heard = find_transcriber(weights, device) if transcribe and not given else None
-            script = Script(given, cues, None if cues else heard)
+            script = Script(given, read, None if read else heard)
             rows: list[Row] = []
             for row in timeline.rows([Path(video)], script):
                 rows.append(row)
@@ -57,7 +57,7 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
                 video = gradio.Video(label="Video", sources=["upload", "webcam"])
                 text = gradio.Textbox(label="What is said in it", lines=2)
                 subtitles = gradio.File(
-                    label="or its subtitles (.srt, .vtt)", file_types=[".srt", ".vtt"], height=140
+                    label="or its subtitles", file_types=list(SUFFIXES), height=140
                 )
                 transcribe = gradio.Checkbox(label="or hear it (English, wav2vec 2.0)")
                 button = gradio.Button("Score", variant="primary")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from clipmsa.cache import FeatureStore
+    from clipmsa.extract.clips import Manifest
 
 # Where there is no terminal to say how wide it is, tables are not cut.
 out = Console(width=None if sys.stdout.isatty() else 160)
@@ -124,6 +125,25 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"--device {name}: not on this machine ({reason})") from None
     return device
+
+
+def tell_oddities(table: Manifest | FeatureStore) -> None:
+    """Say what a table may hold and seldom means, wherever a dataset or a store is read."""
+    from clipmsa.cache import FeatureStore
+    from clipmsa.cache.verify import odd_labels_and_splits
+
+    if isinstance(table, FeatureStore):
+        columns = (table.ids, table.video_ids, table.splits, table.labels.tolist())
+    else:
+        rows = [clip.utterance for clip in table.clips]
+        columns = (
+            [row.id for row in rows],
+            [row.video_id for row in rows],
+            [row.split for row in rows],
+            [row.label for row in rows],
+        )
+    for oddity in odd_labels_and_splits(*columns):
+        note("[bold yellow]check:[/] {}", oddity)
 
 
 class Advance(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,9 +36,9 @@ def cut(
 ) -> None:
     """Cut recordings into utterances and list them in a table, as `extract --dataset` reads it.
 
-    They are cut as `predict` cuts them: at the cues of a .srt or .vtt beside the video, or at its
-    pauses. Labels are left empty, for you to fill in. Videos are drawn for train, valid and test
-    whole: one speaker's utterances in two splits would flatter a model.
+    They are cut as `predict` cuts them: at the cues of subtitles beside or inside the video, or
+    at its pauses. Labels are left empty, for you to fill in. Videos are drawn for train, valid and
+    test whole: one speaker's utterances in two splits would flatter a model.
 
     Example: clipmsa cut recordings/ --out clips.csv
     """
@@ -45,6 +46,7 @@ def cut(
     from clipmsa.cache.files import publish_text
     from clipmsa.cache.store import SPLITS
     from clipmsa.extract.folds import drawn_folds
+    from clipmsa.extract.mmsa import video_id
     from clipmsa.extract.utterances import Script, find_videos, utterances
     from clipmsa.extract.weights import weights_mode
 
@@ -52,31 +54,48 @@ def cut(
         raise TableError(f"{out}: is there already, perhaps with labels; give another --out")
     files = find_videos(videos)
     home = out.resolve().parent
+    paths: dict[str, Path] = {}  # as the table has them
     for video in files:
         if not video.resolve().is_relative_to(home):
             raise TableError(f"{video}: is not below {home}, the folder of the table")
+        path = video.resolve().relative_to(home).as_posix()
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # a table could not name it
+            raise TableError(f"{video}: a name that is not UTF-8; rename it") from None
+        paths.setdefault(path, video)
     transcriber = None
     if transcribe:
         from clipmsa.extract.transcribe import find_transcriber
 
         transcriber = find_transcriber(weights_mode(weights), pick_device(device))
     script = Script(transcriber=transcriber, longest=max_seconds)
-    paths = {video: video.resolve().relative_to(home).as_posix() for video in files}
-    folds = dict.fromkeys(paths.values(), "train")
+    folds = dict.fromkeys(map(video_id, paths), "train")
     if len(folds) >= len(SPLITS):
         folds = dict(drawn_folds(folds).of)
     rows: list[dict[str, object]] = []
+    clips_of: Counter[str] = Counter()
     failed = 0
     with progress("cut", "videos") as advance:
-        for number, (video, path) in enumerate(paths.items(), 1):
+        for number, (path, video) in enumerate(paths.items(), 1):
             try:
-                clips = utterances(video, script)
-                heard = map(transcriber.heard, clips) if transcriber else clips
-                rows += [_cells(clip, path, folds[path]) for clip in heard]
+                clips, faults = utterances(video, script)
+                heard = [transcriber.heard(clip) for clip in clips] if transcriber else clips
             except (MediaError, SubtitleError) as error:
                 failed += 1
                 note("left out {}", error)
-            advance(number, len(files), f"{len(rows)} utterances")
+            else:
+                for fault in faults:
+                    note("{}", fault)
+                id_ = video_id(path)
+                if id_ in clips_of:
+                    note("{}: of the same name as another file, so both are one video", path)
+                rows += [
+                    _cells(clip, path, clips_of[id_] + place, folds[id_])
+                    for place, clip in enumerate(heard)
+                ]
+                clips_of[id_] += len(heard)
+            advance(number, len(paths), f"{len(rows)} utterances")
     if not rows:
         raise TableError(f"{out}: not written, since no video could be cut")
     text = io.StringIO()
@@ -89,7 +108,7 @@ def cut(
         "--dataset {}`",
         out,
         len(rows),
-        len(files) - failed,
+        len(paths) - failed,
         ", ".join(f"{split} {sum(row['split'] == split for row in rows)}" for split in SPLITS),
         out,
     )
@@ -97,12 +116,12 @@ def cut(
         note("fewer than three videos: all are in train; valid and test need videos of their own")
 
 
-def _cells(clip: Clip, path: str, split: str) -> dict[str, object]:
+def _cells(clip: Clip, path: str, clip_id: int, split: str) -> dict[str, object]:
     """A row of the table; a whole video has no times."""
     whole = clip.end is None
     return {
         "path": path,
-        "clip_id": clip.utterance.clip_id,
+        "clip_id": clip_id,
         "start": "" if whole else round(clip.start, 3),
         "end": "" if whole else round(clip.end or 0.0, 3),
         "text": clip.utterance.text,

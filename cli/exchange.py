@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counts_by_split, note
+from .console import counts_by_split, note, tell_oddities
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -69,6 +69,8 @@ def import_(
     for line in imported.notes:
         note("{}", line)
     made = FeatureStore(store)
+    if source is Source.mmsa:  # of csd files it has been said
+        tell_oddities(made)
     widths = ", ".join(f"{name} {stream.spec.dim}" for name, stream in made.streams.items())
     note("{}: {} utterances ({}); {}", store, len(made), counts_by_split(made), widths)
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import counts_by_split, note, pick_device, progress, tell_splits, warn_untrained
+from .console import (
+    counts_by_split,
+    note,
+    pick_device,
+    progress,
+    tell_oddities,
+    tell_splits,
+    warn_untrained,
+)
 
 _MOST_LANES = 4  # each keeps a batch of clips in memory, and its activations
 
@@ -147,8 +155,9 @@ def extract(
 def tell_of(manifest: Manifest) -> None:
     """Say how a folder was understood, where its splits come from and what was left out.
 
-    A table that lists each clip with its split needs no words.
+    A table that lists each clip with its split needs no words, unless they are odd.
     """
+    tell_oddities(manifest)
     if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
         return
     note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, out, tell_splits, warn_untrained
+from .console import note, out, tell_oddities, tell_splits, warn_untrained
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -34,7 +34,9 @@ def inspect(
 
     Example: clipmsa inspect cache/mosei.h5
     """
-    if path.is_dir() or path.suffix.lower() == ".csv":
+    from clipmsa.extract.tables import TABLE_SUFFIXES
+
+    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
         inspect_dataset(path, folds, everything)
     else:
         inspect_store(path)
@@ -50,6 +52,7 @@ def inspect_dataset(path: Path, folds: Path | None, everything: bool) -> None:
     out.print(f"{path}: {manifest.layout}", markup=False, highlight=False, soft_wrap=True)
     _print_counts(found)
     tell_splits(manifest.splits)
+    tell_oddities(manifest)
     for what, ids in found.gaps.items():
         shown = ids if everything else ids[:_SHOWN]
         note("{} times: {}", len(ids), what)
@@ -89,6 +92,7 @@ def inspect_store(path: Path) -> None:
     if opened.failed:
         _print_failures(opened)
     tell_splits(opened.splits_from)
+    tell_oddities(opened)
     warn_untrained(opened.untrained_streams)
 
 

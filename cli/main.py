@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import Annotated
@@ -80,6 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     log, notes = logging.getLogger("clipmsa"), LogNotes()
     log.addHandler(notes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=[argument for argument in arguments if argument != "--debug"])
     except SystemExit as exit_:

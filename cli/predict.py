@@ -28,7 +28,7 @@ def predict(
     ],
     text: Annotated[str | None, typer.Option(help="What is said in the video.")] = None,
     subtitles: Annotated[
-        Path | None, typer.Option(help="The video's subtitles, .srt or .vtt: a row a cue.")
+        Path | None, typer.Option(help="The video's subtitles: a row a cue.")
     ] = None,
     transcribe: Annotated[
         bool, typer.Option("--transcribe", help="Hear what is said (English, wav2vec 2.0).")
@@ -49,8 +49,8 @@ def predict(
 
     The model's file says which encoders made its features; the same ones are used, or refused.
     What is said comes from --text, --subtitles or --transcribe, or from a file beside the video and
-    of its name that ends in .srt, .vtt or .txt. Subtitles cut a video into utterances; without, and
-    if it is long, its pauses do.
+    of its name (talk.srt, talk.en.vtt, talk.ass, talk.txt), or from subtitles inside it. Subtitles
+    cut a video into utterances; without, and if it is long, its pauses do.
 
     Example: clipmsa predict runs/mosi talk.mp4 --text "The ending though!"
     """
@@ -71,7 +71,7 @@ def predict(
     if (text is not None or subtitles is not None) and len(files) > 1:
         hint = "--text" if subtitles is None else "--subtitles"
         raise typer.BadParameter(f"is of one video, and these are {len(files)}", param_hint=hint)
-    cues = None if subtitles is None else read_subtitles(subtitles)
+    read = None if subtitles is None else read_subtitles(subtitles)
     mode = weights_mode(weights)
     chosen = pick_device(device)
     models = load_models(model, chosen)
@@ -84,7 +84,7 @@ def predict(
     from .timeline import Timeline
 
     timeline = Timeline(models, mode, chosen, batch_clips=batch_size)
-    script = Script(text, cues, transcriber, max_seconds)
+    script = Script(text, read, transcriber, max_seconds)
     writer = _json_lines if as_json else _csv_table if as_csv else _rich_table
     failed = wordless = 0
     with writer(model) as write, _progress(live=writer is _rich_table) as advance:

@@ -80,11 +80,12 @@ class Timeline:
             nonlocal total
             for video in videos:
                 try:
-                    cut = utterances(video, script)
+                    cut, faults = utterances(video, script)
                 except (MediaError, SubtitleError) as error:
                     yield Encoded(whole(video), error=str(error))
                     continue
-                total += len(cut) - 1
+                total += len(cut) + len(faults) - 1
+                yield from (Encoded(whole(video), error=fault) for fault in faults)
                 for clip in cut:
                     yield _heard(clip, script)
 

@@ -46,7 +46,9 @@ def verify(
 
     Example: clipmsa verify cache/mosei.h5 --check-speech
     """
-    if path.is_dir() or path.suffix.lower() == ".csv":
+    from clipmsa.extract.tables import TABLE_SUFFIXES
+
+    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
         verdict, clips = _dataset(path, folds)
     elif listen:
         raise typer.BadParameter("a store holds no sound; give the dataset", param_hint="--listen")

@@ -33,9 +33,10 @@ from clipmsa.cache import Utterance
 from clipmsa.cache.csd import ComputationalSequence, sentiment_column
 from clipmsa.cache.errors import TableError
 from clipmsa.cache.store import LABEL_LIMIT
+from clipmsa.cache.texts import read_text
 
 from .clips import Clip, Manifest
-from .tables import file_name, label_of, media_file, parsed, records, seconds_of
+from .tables import MediaFinder, file_name, label_of, parsed, records, seconds_of
 
 _MOSI_TABLE = "OpinionLevelSentiment.csv"
 _MOSI_CSD = "CMU_MOSI_Opinion_Labels.csd"
@@ -179,12 +180,13 @@ class _Media:
 
         self.full, self.segmented = folder("Full"), folder("Segmented")
         self.cut = self.pieces = self.missing = 0
+        self._finder = MediaFinder()
 
     def clip(self, utterance: Utterance) -> Clip:
         """The clip of an utterance whose times are those in the full video."""
         video = utterance.video_id
-        full = media_file(self.full, video)
-        piece = media_file(self.segmented, f"{video}_{utterance.clip_id}")
+        full = self._finder.find(self.full, video)
+        piece = self._finder.find(self.segmented, f"{video}_{utterance.clip_id}")
         cut, there = full.is_file(), piece.is_file()
         self.cut += cut
         self.pieces += there and not cut
@@ -233,7 +235,7 @@ def _mosi_labels(root: Path) -> dict[tuple[str, str], _Segment]:
             times = seconds_of("start", start), seconds_of("end", end)
             return (video, clip), _Segment(*times, label_of(label))
 
-        return dict(parsed(table, records(table), segment_of))
+        return dict(parsed(table, records(table, lambda cells: len(cells) == 5), segment_of))
     csd = _find(root, _MOSI_CSD)
     if csd is None:
         raise TableError(
@@ -294,12 +296,7 @@ def _row_of(segments: list[_Segment], start: float, end: float) -> int | None:
 def _lines(folder: Path, pattern: str) -> Iterator[tuple[Path, int, str]]:
     """The lines of every transcript, by file name, that hold anything."""
     for file in sorted(folder.glob(pattern)):
-        content = file.read_bytes()
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            row = content[: error.start].count(b"\n") + 1
-            raise TableError(f"{file}: line {row}: not UTF-8; save it as UTF-8") from None
+        text = read_text(file, TableError, "a transcript of CMU's")
         for number, line in enumerate(text.replace("\0", "").split("\n"), 1):
             if line.strip():
                 yield file, number, line.rstrip("\r")

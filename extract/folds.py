@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clipmsa.cache.errors import TableError
 from clipmsa.cache.store import DRAWN, SPLITS
+from clipmsa.cache.texts import read_text
 
 from .clips import Clip, Manifest
 
@@ -68,18 +69,22 @@ def read_folds(file: Path) -> Folds:
     Raises:
         TableError: not such a file, or a video is in two folds.
     """
+    text = read_text(file, TableError, "fold lists in JSON")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TableError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise TableError(f"{file}: not JSON ({error})") from None
     named: dict[str, list[object]] = content if isinstance(content, dict) else {}
     lists = {_SDK_NAMES.get(key, key): ids for key, ids in named.items()}
-    if lists.keys() != set(SPLITS) or not all(isinstance(ids, list) for ids in lists.values()):
+    fitting = lists.keys() == set(SPLITS) and len(lists) == len(named)
+    if not fitting or not all(isinstance(ids, list) for ids in lists.values()):
         raise TableError(
             f"{file}: must be an object of three lists of video ids, {', '.join(SPLITS)}"
         )
+    for name, ids in lists.items():
+        for id_ in ids:
+            if not isinstance(id_, str | int) or isinstance(id_, bool):
+                raise TableError(f"{file}: {name} holds {repr(id_)[:60]}, which is no video id")
     return Folds(_by_video(file, lists), f"fold lists of {file.name}")
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipmsa.cache.errors import TableError
+from clipmsa.cache.texts import kind_of
 
 from . import cmu, folds, mmsa
 from .clips import Clip, Manifest
+from .tables import TABLE_SUFFIXES
 
 __all__ = ["Clip", "Manifest", "read_dataset"]
 
@@ -26,11 +28,16 @@ def read_dataset(name: str, root: Path | None = None, fold_file: Path | None = N
         TableError: nothing there, a column is missing, or rows are faulty; names file and row.
     """
     path = Path(name)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLE_SUFFIXES:
         if not path.is_file():
             raise TableError(f"{path}: no such manifest")
         manifest = mmsa.read_csv(path, root or path.parent)
         return manifest if fold_file is None else folds.split(manifest, fold_file)
+    if path.is_file():
+        raise TableError(
+            f"{path}: is {kind_of(path) or 'a file'}, must be a folder, or a table in CSV whose "
+            f"name ends so"
+        )
     if root is None:
         root = path if path.is_dir() else Path("data") / name
     if not root.is_dir():

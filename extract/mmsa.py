@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from clipmsa.cache import Utterance
 
 from .clips import Clip, Manifest
-from .tables import Row, file_name, label_of, media_file, read_clips, seconds_of, split_of
+from .tables import MediaFinder, Row, file_name, label_of, read_clips, seconds_of, split_of
 
 TABLE = "label.csv"
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
@@ -23,6 +23,8 @@ def read_mmsa(root: Path, dataset: str) -> Manifest:
         TableError: a column is missing, or rows are faulty; names file and row.
     """
 
+    media = MediaFinder()
+
     def clip(row: Row) -> Clip:
         video_id, clip_id = row["video_id"], row["clip_id"]
         for key in ("video_id", "clip_id"):
@@ -30,7 +32,7 @@ def read_mmsa(root: Path, dataset: str) -> Manifest:
         utterance = Utterance(
             video_id, clip_id, split_of(row["mode"]), label_of(row["label"]), row["text"]
         )
-        return Clip(utterance, media_file(root / "Raw" / video_id, clip_id))
+        return Clip(utterance, media.find(root / "Raw" / video_id, clip_id))
 
     clips = read_clips(root / TABLE, COLUMNS, clip)
     splits = f"column mode of {TABLE}"
@@ -47,6 +49,11 @@ def read_csv(table: Path, root: Path) -> Manifest:
     return Manifest(table.stem, clips, "CSV manifest", f"column split of {table.name}")
 
 
+def video_id(path: str) -> str:
+    """The id of a manifest's video that gives none: its path without the suffix."""
+    return str(PurePosixPath(path).with_suffix(""))
+
+
 def _csv_row(root: Path) -> Callable[[Row], Clip]:
     def clip(row: Row) -> Clip:
         cell = row["path"]
@@ -60,7 +67,7 @@ def _csv_row(root: Path) -> Callable[[Row], Clip]:
         if not 0 <= start < end:
             raise ValueError(f"start {start:g} and end {end:g}: no clip lies between")
         utterance = Utterance(
-            row.get("video_id") or str(path.with_suffix("")),
+            row.get("video_id") or video_id(str(path)),
             row.get("clip_id") or "0",
             split_of(row["split"]),
             label_of(row["label"]),

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from clipmsa.cache.errors import ProfileError
 from clipmsa.cache.store import BRANCHES
+from clipmsa.cache.texts import read_text
 
 from .encoder import Precision, StatesEncoder, encoder_class, states_name
 
@@ -103,14 +104,13 @@ def load_profile(name: str) -> Profile:
         ProfileError: no such profile, or it names what does not exist.
     """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
-        raise ProfileError(
-            f"no profile '{name}'; there are {shipped}, or give a TOML file"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"no profile '{name}'; there are {shipped}, or give a TOML file")
+    text = read_text(path, ProfileError, "a profile in TOML")
+    try:
+        content = tomllib.loads(text.replace("\r\n", "\n"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ProfileError(f"{path}: not a TOML file ({error})") from None
     unknown = content.keys() - {"weights", "media", "streams"}
     if unknown:
@@ -139,13 +139,16 @@ def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
         encoder, branch = options.pop("encoder"), options.pop("branch")
     except KeyError as error:
         raise ProfileError(f"{path}: [streams.{name}] has no {error}") from None
-    encoder_class(str(encoder))  # refuses an unknown name before anything is loaded
+    try:
+        encoder_class(str(encoder))  # refuses an unknown name before anything is loaded
+    except ProfileError as error:
+        raise ProfileError(f"{path}: [streams.{name}] {error}") from None
     if branch not in BRANCHES:
         raise ProfileError(
             f"{path}: [streams.{name}] branch is '{branch}', must be {' or '.join(BRANCHES)}"
         )
     source = options.pop("source", {})
-    if source and not _is_source(source):
+    if source != {} and not _is_source(source):
         raise ProfileError(
             f"{path}: [streams.{name}] source is {source}, must be {{ hub, file? }}, {{ url }} or "
             f"{{ path }}, each with a sha256 or without"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from clipmsa.cache.errors import MediaError
 from clipmsa.cache.store import SPLITS
-from clipmsa.cache.verify import Verdict, label_fault
+from clipmsa.cache.verify import Verdict, label_fault, shared_videos
 
 from .clips import Clip, Manifest
-from .tables import MEDIA_SUFFIXES
+from .tables import is_media
 
 # What is counted, who counted it, and train, valid and test; from MMSA's feature files, the CMU
 # SDK's fold lists and CMU_MOSEI_Labels.csd.
@@ -57,15 +57,22 @@ def survey(manifest: Manifest) -> Survey:
     used = {clip.path for clip in manifest.clips}
     gaps = dict(manifest.gaps)
     gaps["clip whose file is missing"] = [
-        f"{clip.utterance.id} ({clip.path})" for clip in manifest.clips if not clip.path.is_file()
+        f"{clip.utterance.id} ({clip.path})" for clip in manifest.clips if not _is_there(clip.path)
     ]
     gaps["media file that no clip uses"] = sorted(
         str(file)
         for folder in manifest.media
         for file in folder.rglob("*")
-        if file.suffix.lower() in MEDIA_SUFFIXES and file not in used
+        if is_media(file) and file not in used
     )
     return Survey(found, published, {what: ids for what, ids in gaps.items() if ids})
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long
+        return False
 
 
 def verify_dataset(
@@ -89,6 +96,9 @@ def verify_dataset(
             looks[path] = found
             on_files(len(looks), len(paths))
     verdict = Verdict([], [f"{len(ids)} times: {what}" for what, ids in manifest.gaps.items()])
+    utterances = [clip.utterance for clip in manifest.clips]
+    videos, splits = [u.video_id for u in utterances], [u.split for u in utterances]
+    verdict.remarks.extend(shared_videos(videos, splits))
     seconds: dict[str, float] = {}
     for clip in manifest.clips:
         found = looks[clip.path]

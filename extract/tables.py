@@ -13,10 +13,20 @@ import numpy as np
 
 from clipmsa.cache.errors import TableError
 from clipmsa.cache.store import SPLITS
+from clipmsa.cache.texts import read_text
 
 from .clips import Clip
 
-MEDIA_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".wav", ".mp3", ".flac", ".m4a")
+# What is taken for a clip wherever files are looked for, in any case; the first before the others.
+MEDIA_SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".vob"),
+    *(".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
+    *(".amr", ".mka", ".weba"),
+)
+TABLE_SUFFIXES = (".csv", ".tsv")  # of manifests
+_DELIMITERS = (",", ";", "\t")
+_LONGEST_HEADER = 1 << 20  # letters
 _LARGEST = float(np.finfo(np.float32).max)  # what the store can hold
 
 Row = dict[str, str]
@@ -29,7 +39,7 @@ def read_clips(table: Path, columns: tuple[str, ...], parse: Callable[[Row], Cli
     Raises:
         TableError: a column is missing, or rows are faulty; names file and row.
     """
-    lines = records(table)
+    lines = records(table, lambda names: set(columns) <= {name.strip() for name in names})
     _, header = next(lines, (1, []))
     header = [name.strip() for name in header]
     for column in columns:
@@ -43,7 +53,8 @@ def read_clips(table: Path, columns: tuple[str, ...], parse: Callable[[Row], Cli
     def clip_of(line: int, cells: list[str]) -> Clip:
         if len(cells) != len(header):
             raise ValueError(
-                f"{len(cells)} cells under a header of {len(header)}; quote cells that hold commas"
+                f"{len(cells)} cells under a header of {len(header)}; quote cells that hold the "
+                f"delimiter"
             )
         clip = parse(dict(zip(header, cells, strict=True)))
         id_ = clip.utterance.id
@@ -76,17 +87,42 @@ def parsed(
     return rows
 
 
-def records(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each record, and the line it starts on as an editor counts them, from 1."""
-    try:
-        text = table.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise TableError(f"{table}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        line = len((error.object[: error.start] + b".").splitlines())
-        raise TableError(f"{table}: row {line}: not UTF-8; save the table as CSV UTF-8") from None
+def records(table: Path, fits: Callable[[list[str]], bool]) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each record, and the line it starts on as an editor counts them, from 1.
+
+    Cells are parted by commas; or by semicolons or tabs, as spreadsheets do where a comma is the
+    decimal sign, if the first record `fits` so.
+
+    Raises:
+        TableError: the table cannot be read, is of another kind, or its quotes do not close.
+    """
+    text = read_text(table, TableError, "a table in CSV", "row").replace("\0", "")
+    for line, cells in _records(table, text, _delimiter(table, text, fits)):
+        if any(cell.strip() for cell in cells):  # spreadsheets leave rows of commas at the end
+            yield line, cells
+
+
+def _delimiter(table: Path, text: str, fits: Callable[[list[str]], bool]) -> str:
+    """What parts the cells: the sign by which the first record fits; a comma where none does."""
+    fitting = []
+    for delimiter in _DELIMITERS:
+        try:
+            records = _records(table, text[:_LONGEST_HEADER], delimiter)
+            first = next((cells for _, cells in records if any(map(str.strip, cells))), [])
+        except TableError:  # which is told with its row when all is read
+            continue
+        if fits(first):
+            fitting.append(delimiter)
+    if len(fitting) > 1:
+        raise TableError(
+            f"{table}: row 1: parted by {' or '.join(map(repr, fitting))}; save it with one"
+        )
+    return fitting[0] if fitting else _DELIMITERS[0]
+
+
+def _records(table: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     # Strict: else a quote that is never closed takes the rows below it into its cell, in silence.
-    reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -95,8 +131,7 @@ def records(table: Path) -> Iterator[tuple[int, list[str]]]:
             raise TableError(f"{table}: row {line}: not CSV ({error}); check its quotes") from None
         if cells is None:
             return
-        if any(cell.strip() for cell in cells):  # spreadsheets leave rows of commas at the end
-            yield line, cells
+        yield line, cells
 
 
 def label_of(cell: str) -> float:
@@ -136,10 +171,38 @@ def file_name(key: str, part: str) -> str:
     return part
 
 
-def media_file(folder: Path, stem: str) -> Path:
-    """`<stem>.mp4`, or where that is missing the file of that stem with another media suffix."""
-    candidates = [folder / f"{stem}{suffix}" for suffix in MEDIA_SUFFIXES]
-    try:
-        return next((path for path in candidates if path.is_file()), candidates[0])
-    except OSError:  # a folder out of bounds, or a name too long: the clip's fault, not the table's
-        return candidates[0]
+def is_media(name: str | Path) -> bool:
+    """Whether a file's name is that of a video or a sound."""
+    return Path(name).suffix.lower() in MEDIA_SUFFIXES
+
+
+class MediaFinder:
+    """Finds the media files of clips by their names without a suffix; lists a folder once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, folder: Path, stem: str) -> Path:
+        """`<stem>.mp4`, or where that is missing the file of that stem with another media suffix.
+
+        The case of a suffix does not matter: `<stem>.MP4` is such a file too.
+        """
+        wanted = folder / f"{stem}{MEDIA_SUFFIXES[0]}"
+        try:
+            if wanted.is_file():
+                return wanted
+            names = self._names(folder).get(stem, ())
+            return next((file for name in names if (file := folder / name).is_file()), wanted)
+        except OSError:  # no folder, or a name too long: the clip's fault, not the table's
+            return wanted
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        """The names of a folder's media files by stem, the likeliest first."""
+        if folder not in self._listed:
+            found: dict[str, list[str]] = {}
+            for name in sorted(file.name for file in folder.iterdir() if is_media(file)):
+                found.setdefault(Path(name).stem, []).append(name)
+            for names in found.values():
+                names.sort(key=lambda name: MEDIA_SUFFIXES.index(Path(name).suffix.lower()))
+            self._listed[folder] = found
+        return self._listed[folder]

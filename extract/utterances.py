@@ -5,24 +5,31 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clipmsa.cache import Utterance
-from clipmsa.cache.errors import MediaError
+from clipmsa.cache.errors import MediaError, SubtitleError
+from clipmsa.cache.texts import read_text
 
-from . import media
+from . import media, subtitles
 from .clips import Clip
 from .pauses import spoken_spans
-from .subtitles import Cue, read_subtitles, read_words
-from .tables import MEDIA_SUFFIXES
+from .subtitles import Cue, Subtitles, read_subtitles
+from .tables import MEDIA_SUFFIXES, is_media
+from .tracks import read_track
 
 if TYPE_CHECKING:
     from .transcribe import Transcriber
 
-SIDECARS = (".srt", ".vtt", ".txt")  # beside a video and of its name: what is said in it
+# Beside a video and of its name: what is said in it.
+SIDECARS = (*subtitles.SUFFIXES, ".txt")
+# What may stand between that name and the suffix, as in talk.en.srt or talk.pt-BR.sdh.vtt.
+_LANGUAGE = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*(?:\.(?:sdh|cc|hi))?", re.IGNORECASE)
+_ENGLISH = ("en", "eng")  # what the shipped encoders of text know
 
 
 @dataclass(frozen=True)
@@ -30,38 +37,89 @@ class Script:
     """Where the words of videos come from; else from a sidecar, and without one there are none."""
 
     text: str | None = None  # all that is said in the video, which is one utterance then
-    cues: Sequence[Cue] | None = None  # of the video's subtitles, an utterance each
+    subtitles: Subtitles | None = None  # of the video, an utterance a cue
     transcriber: Transcriber | None = None  # hears them; whoever uses the clips asks it to
     longest: float = 20.0  # seconds of an utterance, where a video without either is cut
 
 
-def utterances(video: Path, script: Script) -> list[Clip]:
-    """The utterances of a video, in their order.
+class Pieces(NamedTuple):
+    """A video's utterances in their order, and what its subtitles hold that is not among them."""
 
-    It is cut at its cues; or, if it has none and is longer than one utterance, at its pauses.
+    clips: list[Clip]
+    faults: list[str]
+
+
+def utterances(video: Path, script: Script) -> Pieces:
+    """Cut a video at its cues; or, if it has none and is longer than one utterance, at its pauses.
+
+    Without a script, the words are those of the file beside it (`sidecar`), or of a track of
+    subtitles inside it.
 
     Raises:
         MediaError: the video cannot be decoded.
         SubtitleError: its sidecar cannot be read.
     """
-    text, cues = script.text, script.cues
-    if text is None and cues is None and script.transcriber is None:
-        beside = next(filter(Path.is_file, map(video.with_suffix, SIDECARS)), None)
-        if beside is not None and beside.suffix == ".txt":
-            text = read_words(beside)
-        elif beside is not None:
-            cues = read_subtitles(beside)
+    text, found = script.text, script.subtitles
+    if text is None and found is None and script.transcriber is None:
+        beside = sidecar(video)
+        if beside is None:
+            found = read_track(video)
+        elif beside.suffix.lower() == ".txt":
+            text = read_text(beside, SubtitleError, "a text")
+        else:
+            found = read_subtitles(beside)
+    cues = found.cues or None if found is not None else None
     if cues is None and text is None:
         duration = media.probe(video).duration
         if duration > script.longest:
             spans = spoken_spans(video, duration, script.longest)
             cues = [Cue(start, end, "") for start, end in spans]
+    faults = [] if found is None else found.faults
     if cues is None:
-        return [whole(video, text or "")]
-    return [
+        return Pieces([whole(video, text or "")], faults)
+    clips = [
         Clip(Utterance(video.stem, str(i), "test", math.nan, text, start=start, end=end), video)
         for i, (start, end, text) in enumerate(cues)
     ]
+    return Pieces(clips, faults)
+
+
+def sidecar(video: Path) -> Path | None:
+    """The file beside a video that says what is said in it, such as talk.srt or talk.en.srt.
+
+    Subtitles go before a plain text, a name without a language before those with one, and English
+    before others.
+
+    Raises:
+        SubtitleError: which one is not to be told.
+    """
+    try:
+        names = sorted(file.name for file in video.parent.iterdir())
+    except OSError:
+        return None
+    stems = {Path(name).stem for name in names if is_media(name)}
+    exact: list[str] = []
+    by_language: dict[str, list[str]] = {}
+    for name in names:
+        stem, suffix = Path(name).stem, Path(name).suffix
+        if suffix.lower() not in SIDECARS:
+            continue
+        if stem == video.stem:
+            exact.append(name)
+        elif stem.startswith(f"{video.stem}.") and stem not in stems:
+            language = _LANGUAGE.fullmatch(stem.removeprefix(f"{video.stem}."))
+            if language:
+                by_language.setdefault(language[1].lower(), []).append(name)
+    english = [name for known in _ENGLISH for name in by_language.get(known, ())]
+    if not exact and not english and len(by_language) > 1:
+        several = ", ".join(min(named) for named in by_language.values())
+        raise SubtitleError(f"{video}: beside it are {several}; give one with --subtitles")
+    others = [name for named in by_language.values() for name in named]
+    for named in (exact, english, others):
+        if named:
+            first = min(named, key=lambda name: SIDECARS.index(Path(name).suffix.lower()))
+            return video.parent / first
+    return None
 
 
 def whole(video: Path, text: str = "") -> Clip:
@@ -93,14 +151,17 @@ def _videos(name: str) -> list[Path]:
         if not glob.has_magic(name):
             raise MediaError(f"{name}: no such file or folder")
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207, Path's takes no absolute
-        found = [Path(match) for match in matches if Path(match).suffix.lower() in MEDIA_SUFFIXES]
+        found = [Path(match) for match in matches if is_media(match)]
     if not found:
-        raise MediaError(f"{name}: no video or sound there; looked for {', '.join(MEDIA_SUFFIXES)}")
+        few = ", ".join(MEDIA_SUFFIXES[:3])
+        raise MediaError(
+            f"{name}: no video or sound there ({few} and {len(MEDIA_SUFFIXES) - 3} more)"
+        )
     return found
 
 
 def _media_files(folder: Path) -> Iterator[Path]:
     for parent, _, files in os.walk(folder):
         for file in files:
-            if Path(file).suffix.lower() in MEDIA_SUFFIXES and not file.startswith("."):
+            if is_media(file) and not file.startswith("."):
                 yield Path(parent) / file

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from clipmsa.cache.errors import ConfigError
+from clipmsa.cache.texts import read_text
 
 from .branches import Temporal
 from .checked import one_line
@@ -228,11 +229,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, or not TOML.
     """
+    text = read_text(path, ConfigError, "settings in TOML")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (ValueError, RecursionError) as error:  # TOML, UTF-8, a number of 5000 digits
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:  # TOML, a number of 5000 digits
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clipmsa.cache.errors import CheckpointError
 from clipmsa.cache.files import publish
+from clipmsa.cache.texts import PYTORCH, kind_of
 
 # All that the pickle of such a file may name; torch would take some fifty more.
 _NAMED = re.compile(r"collections OrderedDict|torch._utils _rebuild_tensor_v2|torch \w+Storage")
@@ -45,9 +46,11 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, damaged, or holding anything but containers and tensors.
     """
-    if not path.is_file():
-        what = "not a file" if path.exists() else "no such checkpoint"
-        raise CheckpointError(f"{path}: {what}")
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    kind = kind_of(path)
+    if kind not in (None, PYTORCH):
+        raise CheckpointError(f"{path}: is {kind}, must be a checkpoint of clipmsa")
     try:
         _check_archive(path)
         # Mapped, a tensor cannot reach beyond the file; unmapped, torch lets it.

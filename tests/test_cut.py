@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from pathlib import Path
 
@@ -96,3 +97,30 @@ def test_what_the_package_logs_is_told_once(folder, capsys):
         told = capsys.readouterr().err
         (folder / "clips.csv").unlink()
         assert told.count("inverted.wav: the sides of its sound cancel each other") == 1
+
+
+def test_a_video_and_its_sound_of_one_name_are_one_video_to_extract(folder, capsys):
+    (folder / "talks" / "a.wav").write_bytes((folder / "talks" / "b.mp4").read_bytes())
+    for suffix in ("mp4", "wav"):
+        (folder / "talks" / f"c.{suffix}").write_bytes((folder / "talks" / "b.mp4").read_bytes())
+    assert main(["cut", "talks", "--out", "clips.csv", "--max-seconds", "3"]) == 0
+    assert "talks/a.wav: of the same name as another file" in capsys.readouterr().err
+    rows = [(c.path.name, c.utterance) for c in read_dataset("clips.csv").clips]
+    of_a = [(name, utterance.clip_id) for name, utterance in rows if name.startswith("a")]
+    assert [name for name, _ in of_a[:2]] == ["a.mp4", "a.mp4"]
+    assert [id_ for _, id_ in of_a] == [str(place) for place in range(len(of_a))]
+    assert of_a[-1][0] == "a.wav"
+    assert len({(utterance.video_id, utterance.split) for _, utterance in rows}) == 3
+
+
+def test_a_cue_that_cannot_be_read_is_told(folder, capsys):
+    (folder / "talks" / "a.srt").write_text(SRT.replace("00:00:02,000", "00:00:0x,000"))
+    assert main(["cut", "talks/a.mp4", "--out", "clips.csv"]) == 0
+    assert "talks/a.srt: left out 'No.', whose cue at line 6 has" in capsys.readouterr().err
+
+
+def test_a_name_that_a_table_cannot_hold_is_refused(folder, capsys):
+    name = os.fsdecode(b"talks/caf\xe9.mp4")
+    (folder / "talks" / "a.mp4").rename(folder / name)
+    assert main(["cut", name, "--out", "clips.csv"]) == 1
+    assert r"talks/caf\udce9.mp4: a name that is not UTF-8; rename it" in capsys.readouterr().err

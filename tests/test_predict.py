@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -294,10 +295,31 @@ def test_subtitles_that_are_named_are_read_before_any_work_and_a_sidecar_is_its_
     (tmp_path / "talk.srt").write_text("no subtitles")
     status, out, err = predict("talk.mp4", "--subtitles", "talk.srt")
     assert (status, out) == (1, "")
-    assert err.startswith("error: talk.srt: not SubRip")
+    assert err.startswith("error: talk.srt: not subtitles")
     status, out, _ = predict("talk.mp4", "--json")
     assert status == 0
-    assert json.loads(out)["error"].startswith("talk.srt: not SubRip")
+    assert json.loads(out)["error"].startswith("talk.srt: not subtitles")
+
+
+@pytest.mark.slow
+def test_a_cue_that_cannot_be_read_is_a_row_with_an_error(predict, tiny, tmp_path):
+    shutil.copy(tiny.manifest.clips[-1].path, tmp_path / "talk.mp4")
+    cues = "00:00.000 --> 00:00.700\ngood\n\n00:00.7x0 --> 00:01.400\nbad\n"
+    (tmp_path / "talk.en.vtt").write_text(f"WEBVTT\n\n{cues}")
+    status, out, _ = predict("talk.mp4", "--json", "--strict")
+    assert status == 1
+    error, good = sorted(map(json.loads, out.splitlines()), key=lambda row: row["text"])
+    assert "talk.en.vtt: left out 'bad', whose cue at line 6" in error["error"]
+    assert (good["text"], good["error"]) == ("good", None)
+
+
+@pytest.mark.slow
+def test_a_file_whose_name_is_not_utf_8_is_scored(predict, tiny, tmp_path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(tiny.manifest.clips[-1].path, tmp_path / name)
+    status, out, _ = predict(name, "--text", "good", "--json")
+    assert status == 0
+    assert json.loads(out)["file"] == name  # JSON can hold it
 
 
 class StubTranscriber:

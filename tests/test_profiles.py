@@ -239,7 +239,7 @@ def test_a_mistake_in_a_profile_is_named(tmp_path: Path, content: str, words: li
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    refused(lambda: load_profile(str(path)), str(path), "not a TOML file")
+    refused(lambda: load_profile(str(path)), str(path), "not UTF-16; save it")
 
 
 @pytest.mark.slow

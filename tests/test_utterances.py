@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from clipmsa.cache.errors import MediaError, SubtitleError
 from clipmsa.extract import media, pauses
 from clipmsa.extract.pauses import FRAME, cut_at_pauses, loudness, spoken_spans
-from clipmsa.extract.subtitles import Cue, read_subtitles
+from clipmsa.extract.subtitles import Cue, Subtitles
 from clipmsa.extract.synthetic import write_clip
-from clipmsa.extract.utterances import Script, find_videos, utterances
+from clipmsa.extract.utterances import Script, find_videos, sidecar, utterances
 
 RATE, FPS = 16000, 10
 
@@ -24,21 +26,6 @@ hoped for.
 2
 00:00:03,250 --> 00:00:04,000
 {\\an8}The ending though!
-"""
-VTT = """WEBVTT - a talk
-
-STYLE
-::cue { color: red }
-
-NOTE made by hand
-
-intro
-00:01.000 --> 00:02.500 align:start position:0%
-<v Ann>It was <i>not</i> what I
-<00:00:02.000><c.loud>hoped for.</c>
-
-00:00:03.250 --> 00:00:04.000
-The ending though!
 """
 CUES = [Cue(1.0, 2.5, "It was not what I hoped for."), Cue(3.25, 4.0, "The ending though!")]
 
@@ -66,52 +53,11 @@ def write_talk(path: Path, waveform: np.ndarray | None, seconds: float = 5.0) ->
     return path
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.srt", SRT), ("a.vtt", VTT)])
-def test_cues_hold_what_is_said_and_when(tmp_path, name, text):
-    assert read_subtitles(write(tmp_path / name, text)) == CUES
-    assert read_subtitles(write(tmp_path / name, "\ufeff" + text.replace("\n", "\r\n"))) == CUES
-
-
-def test_what_stands_for_a_sign_becomes_the_sign(tmp_path):
-    text = VTT.replace("The ending though!", "Fish &amp; chips &lt;3")
-    assert read_subtitles(write(tmp_path / "a.vtt", text))[1].text == "Fish & chips <3"
-
-
-def test_cues_come_in_order_and_those_without_words_do_not(tmp_path):
-    first, second = SRT.split("\n\n")
-    wordless = "3\n00:00:05,000 --> 00:00:06,000\n \n"
-    assert read_subtitles(write(tmp_path / "a.srt", f"{second}\n\n{wordless}\n{first}\n")) == CUES
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.ass", SRT, "give .srt or .vtt"),
-        ("a.srt", "not subtitles", "not SubRip as it should be"),
-        ("a.vtt", SRT, "not WebVTT as it should be"),
-        ("a.srt", "", "not SubRip as it should be"),
-        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n \n", "no cue with words"),
-        ("a.srt", SRT.replace("00:00:03,250", "00:00:0x,250"), "2 cues, and the times of 1 cannot"),
-        ("a.srt", SRT.replace("00:00:02,500", "00:00:00,500"), "before it starts"),
-    ],
-)
-def test_subtitles_that_cannot_be_read_whole_are_refused(tmp_path, name, text, message):
-    with pytest.raises(SubtitleError, match=message) as caught:
-        read_subtitles(write(tmp_path / name, text))
-    assert str(tmp_path / name) in str(caught.value)
-
-
-def test_subtitles_in_another_encoding_name_the_line(tmp_path):
-    (tmp_path / "a.srt").write_bytes(SRT.replace("not", "été").encode("latin-1"))
-    with pytest.raises(SubtitleError, match="line 3 is not UTF-8"):
-        read_subtitles(tmp_path / "a.srt")
-
-
 def test_a_video_is_cut_at_its_cues_to_the_picture_and_the_sample(tmp_path):
     ramp = np.linspace(-0.5, 0.5, 5 * RATE).astype(np.float32)
     video = write_talk(tmp_path / "talk.mp4", ramp)
     write(tmp_path / "talk.srt", SRT)
-    first, second = utterances(video, Script())
+    first, second = utterances(video, Script()).clips
     assert [clip.utterance.text for clip in (first, second)] == [cue.text for cue in CUES]
     assert (first.start, first.end, second.start, second.end) == (1.0, 2.5, 3.25, 4.0)
     frames = [*media.read_frames(video, FPS, 64, first.start, first.end)]
@@ -127,20 +73,22 @@ def test_a_video_is_cut_at_its_cues_to_the_picture_and_the_sample(tmp_path):
 def test_words_that_are_given_go_before_those_beside_the_video(tmp_path):
     video = write_talk(tmp_path / "talk.mp4", None)
     write(tmp_path / "talk.txt", "a text\nof two lines")
-    assert [clip.utterance.text for clip in utterances(video, Script())] == ["a text of two lines"]
+    assert [clip.utterance.text for clip in utterances(video, Script()).clips] == [
+        "a text of two lines"
+    ]
     write(tmp_path / "talk.srt", SRT)  # says more than a text does
-    assert len(utterances(video, Script())) == 2
-    (clip,) = utterances(video, Script(text="given"))
+    assert len(utterances(video, Script()).clips) == 2
+    (clip,) = utterances(video, Script(text="given")).clips
     assert (clip.utterance.text, clip.start, clip.end) == ("given", 0.0, None)
-    (clip,) = utterances(video, Script(cues=[Cue(0.5, 1.0, "given")]))
+    (clip,) = utterances(video, Script(subtitles=Subtitles([Cue(0.5, 1.0, "given")], []))).clips
     assert (clip.utterance.text, clip.start, clip.end) == ("given", 0.5, 1.0)
 
 
 def test_a_long_video_is_cut_at_its_pauses_and_a_short_one_is_not(tmp_path):
     video = write_talk(tmp_path / "talk.mp4", speech((0.8, 2.0), (2.9, 4.2), seconds=5.0))
-    (clip,) = utterances(video, Script(longest=6))
+    (clip,) = utterances(video, Script(longest=6)).clips
     assert (clip.start, clip.end) == (0, None)
-    clips = utterances(video, Script(longest=4))
+    clips = utterances(video, Script(longest=4)).clips
     spans = [(clip.start, clip.end or 0.0) for clip in clips]
     np.testing.assert_allclose(spans, [(0.55, 2.25), (2.65, 4.45)], atol=2 * FRAME)
     assert {clip.utterance.text for clip in clips} == {""}
@@ -231,3 +179,85 @@ def test_videos_are_files_folders_and_patterns(tmp_path):
     ]
     with pytest.raises(MediaError, match="only files of words"):
         find_videos([str(tmp_path / "b.srt")])
+
+
+SUFFIXES = ("mp4", "MP4", "ts", "mts", "m2ts", "mpg", "wmv", "3gp", "flv", "ogg", "opus", "aac")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_folder_s_videos_and_sounds_are_found_in_any_format_and_case(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").touch()
+    assert find_videos([str(tmp_path)]) == [tmp_path / f"a.{suffix}"]
+    assert find_videos([f"{tmp_path}/a.*"]) == [tmp_path / f"a.{suffix}"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "found"),
+    [
+        (["talk.SRT"], "talk.SRT"),
+        (["talk.en.srt"], "talk.en.srt"),
+        (["talk.pt-BR.vtt"], "talk.pt-BR.vtt"),
+        (["talk.en.sdh.srt"], "talk.en.sdh.srt"),
+        (["talk.de.srt", "talk.en-US.vtt"], "talk.en-US.vtt"),
+        (["talk.en.srt", "talk.txt"], "talk.txt"),  # of its very name
+        (["talk.txt", "talk.vtt", "talk.srt"], "talk.srt"),
+        (["talk.ass"], "talk.ass"),
+        (["talk.two.srt", "talk.two.mp4"], None),  # of another video
+        (["talks.srt", "talk.draft 3.srt", "talk.json", "other.srt"], None),
+    ],
+)
+def test_words_beside_a_video_are_found_by_its_name(tmp_path, beside, found):
+    for name in ["talk.mp4", *beside]:
+        (tmp_path / name).touch()
+    expected = None if found is None else tmp_path / found
+    assert sidecar(tmp_path / "talk.mp4") == expected
+
+
+def test_of_subtitles_in_several_foreign_languages_none_is_guessed(tmp_path):
+    for name in ("talk.mp4", "talk.de.srt", "talk.fr.srt"):
+        (tmp_path / name).touch()
+    with pytest.raises(SubtitleError, match=r"talk\.de\.srt, talk\.fr\.srt; give one"):
+        sidecar(tmp_path / "talk.mp4")
+
+
+def test_cues_that_cannot_be_read_are_told_beside_the_clips(tmp_path):
+    video = write_talk(tmp_path / "talk.mp4", None)
+    write(tmp_path / "talk.srt", SRT.replace("00:00:03,250", "00:00:0x,250"))
+    clips, (fault,) = utterances(video, Script())
+    assert [clip.utterance.text for clip in clips] == [CUES[0].text]
+    assert "talk.srt" in fault
+    assert "The ending though!" in fault
+
+
+def add_subtitles(video: Path, out: Path, codec: str, cues: list[Cue]) -> Path:
+    """A copy of the video with cues as a track of subtitles."""
+    with av.open(str(video)) as source, av.open(str(out), "w") as target:
+        copies = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        track = target.add_stream(codec)
+        track.time_base = Fraction(1, 1000)
+        track.codec_context.subtitle_header = b"[Script Info]\n[V4+ Styles]\nFormat: Name\n"
+        packets = [packet for packet in source.demux() if packet.dts is not None]
+        for packet in packets:
+            packet.stream = copies[packet.stream.index]
+            target.mux(packet)
+        for cue in cues:
+            packet = av.Packet(cue.text.encode())
+            packet.stream, packet.time_base = track, Fraction(1, 1000)
+            packet.pts = packet.dts = round(cue.start * 1000)
+            packet.duration = round((cue.end - cue.start) * 1000)
+            target.mux(packet)
+    return out
+
+
+def test_subtitles_inside_a_video_are_used_unless_there_are_some_beside_it(tmp_path):
+    video = write_talk(tmp_path / "plain.mp4", None)
+    cues = [Cue(1.0, 2.5, "It was <i>not</i>\nfor me & you."), Cue(3.25, 4.0, "a < b")]
+    talk = add_subtitles(video, tmp_path / "talk.mkv", "srt", cues)
+    clips, faults = utterances(talk, Script())
+    assert [(clip.start, clip.end, clip.utterance.text) for clip in clips] == [
+        (1.0, 2.5, "It was not for me & you."),
+        (3.25, 4.0, "a < b"),
+    ]
+    assert faults == []
+    write(tmp_path / "talk.txt", "beside")
+    assert [clip.utterance.text for clip in utterances(talk, Script()).clips] == ["beside"]

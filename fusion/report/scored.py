@@ -11,6 +11,7 @@ from annotated_types import Interval
 from pydantic import TypeAdapter
 
 from clipmsa.cache.errors import TableError
+from clipmsa.cache.texts import read_text
 from clipmsa.fusion.checked import LARGEST, Number, one_line
 
 
@@ -41,7 +42,8 @@ def read_scored(path: Path) -> dict[str, list[ScoredUtterance]]:
         TableError: a line is no such row; the message names it.
     """
     by_file: dict[str, list[ScoredUtterance]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    text = read_text(path, TableError, "the rows that `clipmsa predict --json` prints")
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold what else ends a line
         if line.strip():
             row = _row(path, number, line)
             by_file.setdefault(row.file, []).append(row)
