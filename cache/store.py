@@ -250,6 +250,7 @@ class FeatureStore:
         self.dataset = self._attribute(file, "dataset")
         self.profile = self._attribute(file, "profile")
         self.splits_from = self._attribute(file, "splits_from")
+        self.shard = self._attribute(file, "shard")
         self.created = self._attribute(file, "created")
         self.clipmsa_version = self._attribute(file, "clipmsa_version")
 

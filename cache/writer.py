@@ -59,11 +59,13 @@ def write_store(
     streams: Iterable[StreamColumn],
     failures: Sequence[Failure] = (),
     splits_from: str = "",
+    shard: str = "",
 ) -> None:
     """Write a store of format version 1 to `path`, whole or not at all.
 
     Rows are taken from the columns as they are written, so memory holds a block at a time.
-    `splits_from` says in words where the splits come from.
+    `splits_from` says in words where the splits come from, `shard` that this is a part of a
+    dataset: `3/8` is block 3 of 8, counted from 0.
 
     Raises:
         StoreError: a column does not have the rows that its `lengths` promise, what was written
@@ -84,7 +86,7 @@ def write_store(
                 alignment_interval=_PAGE,
             ) as file,
         ):
-            _write_head(file, dataset, profile, splits_from)
+            _write_head(file, dataset, profile, splits_from, shard)
             _write_table(file, utterances)
             group = file.create_group("streams")
             for column in columns:
@@ -123,7 +125,7 @@ def _told(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: could not be written ({reason}); is the disk full?") from None
 
 
-def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str) -> None:
+def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str, shard: str) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["version"] = VERSION
     file.attrs["dataset"] = dataset
@@ -132,6 +134,8 @@ def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str) -
     file.attrs["profile"] = profile
     if splits_from:
         file.attrs["splits_from"] = splits_from
+    if shard:
+        file.attrs["shard"] = shard
 
 
 def _write_table(file: h5py.File, utterances: Sequence[Utterance]) -> None:
