@@ -127,7 +127,10 @@ def pick_device(name: str) -> torch.device:
 
 
 class Advance(Protocol):
-    """Called as work goes on: how much is done, of how much, and a word on how it goes."""
+    """Called as work goes on: how much is done, of how much, and a word on how it goes.
+
+    What the first call says is done was done before: rates and times are of the rest.
+    """
 
     def __call__(self, done: int, total: int, detail: str = "") -> None: ...
 
@@ -160,14 +163,16 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
 def _plain(label: str, unit: str) -> Advance:
     started = time.monotonic()
     last = started
+    before: int | None = None
 
     def advance(done: int, total: int, detail: str = "") -> None:
-        nonlocal last
+        nonlocal last, before
         now = time.monotonic()
-        if done == 0 or (done < total and now - last < _PLAIN_SECONDS):
+        before = done if before is None else before
+        if done == before or (done < total and now - last < _PLAIN_SECONDS):
             return
         last = now
-        rate = done / max(now - started, 1e-9)
+        rate = (done - before) / max(now - started, 1e-9)
         left = f"{(total - done) / rate:.0f} s left" if done < total else f"{now - started:.0f} s"
         line = f"{label} {done}/{total} {unit}, {rate:.1f} {unit}/s, {left}"
         note("{}", f"{line}, {detail}" if detail else line)

@@ -203,6 +203,7 @@ def run_extract(
             on_progress=lambda done, total, failed: advance(
                 done, total, f"{failed} failed" if failed else ""
             ),
+            on_note=lambda sentence: note("{}", sentence),
         )
     if report.encoded == 0:
         note("{}: nothing to do, all {} clips are there", report.path, report.utterances)
