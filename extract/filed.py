@@ -96,6 +96,13 @@ class Filed:
         """Whether the clip was tried and failed, and has not been encoded whole since."""
         return utterance.id in self.failures and self.incomplete(utterance)
 
+    def empty(self, utterance: Utterance) -> bool:
+        """Whether nothing came of encoding it, though streams are of several modalities."""
+        if len({spec.modality for spec in self.specs.values()}) < 2 or self.incomplete(utterance):
+            return False
+        places = [self._find(name, utterance) for name in self.specs]
+        return not any(p and p[0].offsets[p[1]] < p[0].offsets[p[1] + 1] for p in places)
+
     def assemble(
         self,
         path: Path,

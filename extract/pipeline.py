@@ -36,6 +36,7 @@ _PART_CLIPS = 64  # a part is published after so many clips,
 _PART_SECONDS = 30.0  # or so much time, whichever comes first
 _HOPELESS = 8  # when the first so many clips all fail, something else is wrong
 
+_NOTHING = "no text, and no sound or picture that the streams take: there is nothing to encode"
 _WRITING = "part-*.new"  # a part that has no name yet
 
 Progress = Callable[[int, int, int], None]  # clips that are done, of all, and that failed now
@@ -135,9 +136,15 @@ def extract(
 
 def _outcome(manifest: Manifest, filed: Filed) -> tuple[list[Utterance], list[Failure]]:
     """The utterances to keep, and the failures of the others."""
-    utterances = [clip.utterance for clip in manifest.clips]
-    left_out = [filed.failures[u.id] for u in utterances if filed.failed(u)]
-    return [u for u in utterances if not filed.failed(u)], left_out
+    kept, left_out = [], []
+    for utterance in (clip.utterance for clip in manifest.clips):
+        if filed.failed(utterance):
+            left_out.append(filed.failures[utterance.id])
+        elif filed.empty(utterance):
+            left_out.append(Failure(utterance.id, "extract", _NOTHING))
+        else:
+            kept.append(utterance)
+    return kept, left_out
 
 
 def _without(store: FeatureStore, names: Container[str]) -> FeatureStore:

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import ClipmsaError, ConfigError
 
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
@@ -99,7 +100,8 @@ def run_jobs(
     """Train every job, `workers` at a time; `on_done` is told as each one ends.
 
     Raises:
-        ConfigError: no such engine, or it is not installed.
+        ConfigError: no such engine.
+        ClipmsaError: Ray is not installed, or cannot be reached.
         TrainingError: of a job; those that were finished are kept.
     """
     if engine not in ENGINES:
@@ -219,14 +221,7 @@ def _work(number: int, job: Job) -> None:
 
 def _on_ray(jobs: Iterable[Job], on_done: OnDone) -> None:
     """Jobs as Ray tasks, tried again where a node dies; paths must mean the same on every node."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError(
-            "--engine ray: Ray is not installed; pip install 'clipmsa[ray]'"
-        ) from None
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+    ray = connect()
     task = ray.remote(train_job)
     waiting = {}
     for job in jobs:
