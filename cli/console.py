@@ -129,10 +129,10 @@ def pick_device(name: str) -> torch.device:
 class Advance(Protocol):
     """Called as work goes on: how much is done, of how much, and a word on how it goes.
 
-    What the first call says is done was done before: rates and times are of the rest.
+    So much of what is done was so `before`; rates and times are of the rest.
     """
 
-    def __call__(self, done: int, total: int, detail: str = "") -> None: ...
+    def __call__(self, done: int, total: int, detail: str = "", before: int = 0) -> None: ...
 
 
 @contextmanager
@@ -154,7 +154,9 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
     ) as bar:
         task = bar.add_task(label, total=None, detail="")
 
-        def advance(done: int, total: int, detail: str = "") -> None:
+        def advance(done: int, total: int, detail: str = "", before: int = 0) -> None:
+            if done == before:  # the bar begins there, and its clock with it
+                bar.reset(task, completed=done, total=total, detail="")
             bar.update(task, completed=done, total=total, detail=escape(detail))
 
         yield advance
@@ -163,13 +165,11 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
 def _plain(label: str, unit: str) -> Advance:
     started = time.monotonic()
     last = started
-    before: int | None = None
 
-    def advance(done: int, total: int, detail: str = "") -> None:
-        nonlocal last, before
+    def advance(done: int, total: int, detail: str = "", before: int = 0) -> None:
+        nonlocal last
         now = time.monotonic()
-        before = done if before is None else before
-        if done == before or (done < total and now - last < _PLAIN_SECONDS):
+        if done <= before or (done < total and now - last < _PLAIN_SECONDS):
             return
         last = now
         rate = (done - before) / max(now - started, 1e-9)

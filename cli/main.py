@@ -119,11 +119,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Where in this package an error came from, or the last place there is."""
+    """Where in this package an error came out of; it went through this file at least."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).parent.parent == _ROOT]
-    frame = (ours or frames)[-1]
-    return f"{Path(frame.filename).parent.name}/{Path(frame.filename).name}:{frame.lineno}"
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_ROOT)]
+    return f"{Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}"
 
 
 _ROOT = Path(__file__).parent.parent

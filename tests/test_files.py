@@ -86,8 +86,8 @@ def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_writers_that_are_killed_at_any_instant_nothing_stays(tmp_path):
-    """Real processes that begin and end together: none takes what another is writing."""
+def test_writers_at_once_do_not_take_one_another_s_files_for_leftovers(tmp_path):
+    """Real processes that begin and end together, one of them by a kill."""
     code = (
         "import sys, pathlib, clipmsa.cache.files as f\n"
         "for i in range(300): f.publish_text(pathlib.Path(sys.argv[1]), 'x' * 1000)"

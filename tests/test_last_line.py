@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from clipmsa.cli import console
 from clipmsa.cli.main import main
 from clipmsa.cli.verbs import app
 
@@ -37,7 +38,7 @@ def test_a_fault_of_our_own_is_one_line_and_status_70_in_every_verb(verb, monkey
     broken(monkeypatch, verb, KeyError("of\nours [red]"))
     assert main([verb]) == 70
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("internal error: KeyError: 'of\\nours [red]' (tests/test_last_line.py:")
+    assert line.startswith("internal error: KeyError: 'of\\nours [red]' (cli/main.py:")
     assert line.endswith("); --debug shows more; please report it")
 
 
@@ -76,6 +77,15 @@ def test_what_the_machine_refuses_is_no_fault_of_ours(monkeypatch, capsys, error
     assert main(["train"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {words}")
+
+
+def test_the_rate_of_a_run_that_goes_on_is_of_what_is_done_now(monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 20.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    advance = console._plain("extract", "clips")
+    advance(900, 1000, "", 900)
+    advance(940, 1000, "", 900)
+    assert capsys.readouterr().err == "extract 940/1000 clips, 2.0 clips/s, 30 s left\n"
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------
