@@ -76,12 +76,14 @@ class Filed:
                     self._durations.setdefault(_excerpt(utterance), utterance.duration)
             for failure in store.failed:
                 self.failures.setdefault(failure.id, failure)
+            texts = [_encoded_of("text", utterance) for utterance in utterances]
+            excerpts = [_excerpt(utterance) for utterance in utterances]
             for name, stream in store.streams.items():
                 if name in wanted and stream.spec.fingerprint == wanted[name]:
                     self.specs.setdefault(name, stream.spec)
                     self._dtypes.setdefault(name, stream.dtype)
-                    for row, utterance in enumerate(utterances):
-                        what = _encoded_of(stream.spec.modality, utterance)
+                    of = texts if stream.spec.modality == "text" else excerpts
+                    for row, what in enumerate(of):
                         self._where[name].setdefault(what, (stream, row))
 
     def lacking(self, utterance: Utterance, names: Iterable[str]) -> frozenset[str]:
