@@ -24,14 +24,15 @@ _came, _told = threading.Event(), threading.Event()
 
 def end_at_once() -> None:
     """From here on Ctrl-C ends the process; not where it is ignored, as under nohup."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def unwind(kept: str) -> None:
     """From here on Ctrl-C is a KeyboardInterrupt, and soon after it the end, with these words.
 
-    For the main thread, where `end_at_once` was called. A second Ctrl-C ends the process at once.
+    Only where `end_at_once` has had an effect. A second Ctrl-C ends the process at once.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
         return

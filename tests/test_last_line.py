@@ -8,14 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from clipmsa.cache.cluster import connect
+from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cli import console
 from clipmsa.cli.main import main
 from clipmsa.cli.verbs import app
@@ -77,6 +81,23 @@ def test_what_the_machine_refuses_is_no_fault_of_ours(monkeypatch, capsys, error
     assert main(["train"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {words}")
+
+
+def test_an_address_where_nobody_answers_is_refused_before_ray_tries_for_minutes(monkeypatch):
+    def init(**options: object) -> None:
+        raise AssertionError("Ray was let loose")
+
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(ClipmsaError, match=f"^Ray cannot be reached at {address}: .*refused"):
+            connect(address)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClipmsaError, match=f"at {address}: .*refused"):
+            connect()
 
 
 def test_the_rate_of_a_run_that_goes_on_is_of_what_is_done_now(monkeypatch, capsys):
