@@ -213,7 +213,7 @@ STREAM = '[streams.x]\nencoder = "esresnext"\nbranch = "own"\n'
         (f"weights = 3\n{STREAM}", ["weights must be a text"]),
         (f"media = 5\n{STREAM}", ["media must be a table"]),
         (f"[media]\nfsp = 5\n{STREAM}", ["fps and max_frames"]),
-        (f"[media]\nfps = 'fast'\n{STREAM}", ["fps and max_frames"]),
+        (f"[media]\nfps = 'fast'\n{STREAM}", ["fps is fast"]),
         (f"[media]\nfps = 0\n{STREAM}", ["fps is 0"]),
         (f"[media]\nfps = nan\n{STREAM}", ["fps is nan"]),
         (f"[media]\nfps = inf\n{STREAM}", ["fps is inf"]),
@@ -301,7 +301,7 @@ VALUES = st.recursive(
         st.floats(),
         st.text(max_size=8),
         st.dates(),
-        st.sampled_from(["pretrained", "own", "clip", "transformers-text", "~nobody", "a/b"]),
+        st.sampled_from(["pretrained", "own", "clip", "transformers-text", "~no-such-user", "a/b"]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)
@@ -314,7 +314,7 @@ STREAM = st.fixed_dictionaries(
     optional={
         "source": st.dictionaries(
             st.sampled_from(["hub", "url", "path", "file", "sha256", "megabytes"]),
-            st.one_of(st.text(max_size=8), st.integers(), st.just("~nobody/x")),
+            st.one_of(st.text(max_size=8), st.integers(), st.just("~no-such-user/x")),
             max_size=3,
         )
     },
@@ -369,7 +369,10 @@ def test_a_profile_that_was_changed_anywhere_is_planned_or_refused(
         (OWN.replace("fps = 2.5", "fps = true"), "fps is True, must be above 0"),
         (OWN.replace("max_frames = 7", f"max_frames = {10**30}"), "max_frames is 10{30}, must be"),
         (OWN.replace('weights = "random"', 'weights = ""'), "weights is empty"),
-        (OWN.replace('hub = "FacebookAI/roberta-base"', 'path = "~nobody/x"'), "~nobody/x: Could"),
+        (
+            OWN.replace('hub = "FacebookAI/roberta-base"', 'path = "~no-such-user/x"'),
+            "~no-such-user/x: Could",
+        ),
     ],
 )
 def test_what_no_encoder_or_store_could_take_is_refused(own, content: str, words: str) -> None:
