@@ -163,8 +163,10 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def start(started: list[subprocess.Popen[str]], code: str) -> subprocess.Popen[str]:
+    # Where these tests are a background job of a shell, Ctrl-C is ignored from the start.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", heard + code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
