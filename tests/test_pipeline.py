@@ -303,6 +303,16 @@ def test_a_missing_modality_is_no_rows(media, tmp_path):
     assert lengths == {"words": [1, 0, 1], "sound": [0, 1, 1], "frames": [2, 2, 2]}
 
 
+def test_a_clip_of_which_nothing_can_be_encoded_is_left_out(media, tmp_path):
+    out = tmp_path / "s.h5"
+    table = Manifest("d", [clip(media, "silent", "  "), clip(media, "0")])
+    report = extract(table, out, settings("words", "sound"))
+    assert [(f.id, f.stage) for f in report.failures] == [("v$_$silent", "extract")]
+    assert FeatureStore(out).ids == ["v$_$0"]
+    assert FeatureStore(out).failed == report.failures
+    assert extract(table, out, settings("words", "sound")).encoded == 0
+
+
 def test_a_bad_clip_is_listed_and_the_others_are_encoded(media, tmp_path):
     out = tmp_path / "s.h5"
     report = extract(manifest(media, "0", "broken", "nowhere", "1"), out, settings())
