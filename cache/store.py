@@ -244,6 +244,7 @@ class FeatureStore:
         self.dataset = file.attribute("", "dataset") or ""
         self.profile = file.attribute("", "profile") or ""
         self.splits_from = file.attribute("", "splits_from") or ""
+        self.shard = file.attribute("", "shard") or ""
         self.created = file.attribute("", "created") or ""
         self.clipmsa_version = file.attribute("", "clipmsa_version") or ""
 

@@ -179,6 +179,12 @@ def _table_faults(store: FeatureStore) -> Iterator[str]:
             yield f"/utterances/end of '{id_}' is {store.ends[row]:g}, before its start"
         if store.durations[row] <= 0:
             yield f"/utterances/duration of '{id_}' is {store.durations[row]:g}"
+    bare = rowless(store)
+    if bare and _modalities(store) > 1:
+        yield (
+            f"{len(bare)} utterances have no row in any stream ({_some(bare)}): nothing of them "
+            f"was encoded, and they are no /failures"
+        )
     for failure in store.failed:
         if failure.id in store.index:
             yield f"/failures/id '{failure.id}' is in /utterances too"
@@ -190,10 +196,21 @@ def _table_remarks(store: FeatureStore) -> Iterator[str]:
         if not counts[split]:
             yield f"no utterance of split {split}"
     yield from shared_videos(store.video_ids, store.splits)
+    bare = rowless(store)
+    if bare and _modalities(store) == 1:  # of which it is missing
+        yield f"{len(bare)} utterances have no row in any stream ({_some(bare)})"
+
+
+def rowless(store: FeatureStore) -> list[str]:
+    """Ids of utterances that no stream has a row of."""
+    if not store.streams:
+        return []
     lengths = [stream.lengths for stream in store.streams.values()]
-    bare = np.flatnonzero(~np.any(lengths, axis=0)) if lengths else np.empty(0, np.int64)
-    if len(bare):
-        yield f"{len(bare)} utterances have no row in any stream ({_some(_ids(store, bare))})"
+    return [store.ids[row] for row in np.flatnonzero(~np.any(lengths, axis=0))]
+
+
+def _modalities(store: FeatureStore) -> int:
+    return len({stream.spec.modality for stream in store.streams.values()})
 
 
 def _stream_faults(

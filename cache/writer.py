@@ -60,11 +60,13 @@ def write_store(
     streams: Iterable[StreamColumn],
     failures: Sequence[Failure] = (),
     splits_from: str = "",
+    shard: str = "",
 ) -> None:
     """Write a store of format version 1 to `path`, whole or not at all.
 
     Rows are taken from the columns as they are written, so memory holds a block at a time.
-    `splits_from` says in words where the splits come from.
+    `splits_from` says in words where the splits come from, `shard` that this is a part of a
+    dataset: `3/8` is block 3 of 8, counted from 0.
 
     Raises:
         StoreError: a column does not have the rows that its `lengths` promise, what was written
@@ -85,7 +87,7 @@ def write_store(
                 alignment_interval=_PAGE,
             ) as file,
         ):
-            _write_head(file, dataset, profile, splits_from)
+            _write_head(file, dataset, profile, splits_from, shard)
             _write_table(file, utterances)
             group = file.create_group("streams")
             for column in columns:
@@ -124,7 +126,7 @@ def _told(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: could not be written ({reason}); is the disk full?") from None
 
 
-def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str) -> None:
+def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str, shard: str) -> None:
     _write_attribute(file, "format", FORMAT)
     file.attrs["version"] = VERSION
     _write_attribute(file, "dataset", dataset)
@@ -133,6 +135,8 @@ def _write_head(file: h5py.File, dataset: str, profile: str, splits_from: str) -
     _write_attribute(file, "profile", profile)
     if splits_from:
         _write_attribute(file, "splits_from", splits_from)
+    if shard:
+        _write_attribute(file, "shard", shard)
 
 
 def _write_table(file: h5py.File, utterances: Sequence[Utterance]) -> None:

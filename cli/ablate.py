@@ -87,14 +87,16 @@ def ablate(
 
         def on_epoch(variant: Variant, epoch: Epoch) -> None:
             detail = f"{variant.name}, seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
-            advance(tally.count((variant.name, epoch.seed), epoch.epoch), tally.total, detail)
+            done = tally.count((variant.name, epoch.seed), epoch.epoch)
+            advance(done, tally.total, detail, tally.before)
 
         def on_variant(variant: Variant, run: Run) -> None:
             if not run.fresh:
                 note("{}: finished before, not run again", run.path)
             for seed in numbers:
                 tally.ended((variant.name, seed))
-            advance(sum(tally.done.values()), tally.total, f"{variant.name} finished")
+            done = sum(tally.done.values())
+            advance(done, tally.total, f"{variant.name} finished", tally.before)
 
         results = run_all(
             store,

@@ -147,9 +147,12 @@ def tell_oddities(table: Manifest | FeatureStore) -> None:
 
 
 class Advance(Protocol):
-    """Called as work goes on: how much is done, of how much, and a word on how it goes."""
+    """Called as work goes on: how much is done, of how much, and a word on how it goes.
 
-    def __call__(self, done: int, total: int, detail: str = "") -> None: ...
+    So much of what is done was so `before`; rates and times are of the rest.
+    """
+
+    def __call__(self, done: int, total: int, detail: str = "", before: int = 0) -> None: ...
 
 
 @contextmanager
@@ -171,7 +174,9 @@ def progress(label: str, unit: str) -> Iterator[Advance]:
     ) as bar:
         task = bar.add_task(label, total=None, detail="")
 
-        def advance(done: int, total: int, detail: str = "") -> None:
+        def advance(done: int, total: int, detail: str = "", before: int = 0) -> None:
+            if done == before:  # the bar begins there, and its clock with it
+                bar.reset(task, completed=done, total=total, detail="")
             bar.update(task, completed=done, total=total, detail=escape(detail))
 
         yield advance
@@ -181,13 +186,13 @@ def _plain(label: str, unit: str) -> Advance:
     started = time.monotonic()
     last = started
 
-    def advance(done: int, total: int, detail: str = "") -> None:
+    def advance(done: int, total: int, detail: str = "", before: int = 0) -> None:
         nonlocal last
         now = time.monotonic()
-        if done == 0 or (done < total and now - last < _PLAIN_SECONDS):
+        if done <= before or (done < total and now - last < _PLAIN_SECONDS):
             return
         last = now
-        rate = done / max(now - started, 1e-9)
+        rate = (done - before) / max(now - started, 1e-9)
         left = f"{(total - done) / rate:.0f} s left" if done < total else f"{now - started:.0f} s"
         line = f"{label} {done}/{total} {unit}, {rate:.1f} {unit}/s, {left}"
         note("{}", f"{line}, {detail}" if detail else line)

@@ -201,7 +201,14 @@ def run_extract(
             "[bold yellow]--weights random:[/] the encoders are untrained; their features say "
             "nothing about CLIP-MSA and are marked so in the store"
         )
+    before: int | None = None
     with progress("extract", "clips") as advance:
+
+        def on_progress(done: int, total: int, failed: int) -> None:
+            nonlocal before
+            before = done if before is None else before  # the first call tells
+            advance(done, total, f"{failed} failed" if failed else "", before)
+
         report = run(
             manifest,
             out,
@@ -209,9 +216,8 @@ def run_extract(
             overwrite=overwrite,
             retry_failed=retry_failed,
             engine=engine or Worker,
-            on_progress=lambda done, total, failed: advance(
-                done, total, f"{failed} failed" if failed else ""
-            ),
+            on_progress=on_progress,
+            on_note=lambda sentence: note("{}", sentence),
         )
     if report.encoded == 0:
         note("{}: nothing to do, all {} clips are there", report.path, report.utterances)

@@ -1,101 +1,135 @@
-"""The `clipmsa` command. Modules that import torch or an encoder are loaded by the verb in use."""
+"""The `clipmsa` command: runs a verb, and says in one line what went wrong."""
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import sys
-from typing import Annotated
+import traceback
+from pathlib import Path
 
-import typer
+from . import environment, interrupts  # noqa: F401  the first is imported for its effect
 
-from clipmsa.cache.errors import ClipmsaError
+_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-from . import (
-    ablate,
-    cut,
-    demo,
-    environment,  # noqa: F401 sets it
-    evaluate,
-    exchange,
-    extract,
-    inspection,
-    merge,
-    predict,
-    report,
-    train,
-    tune,
-    verify,
-    webapp,
-    weights,
-)
-from .console import LogNotes, note
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    epilog="--debug with any verb shows the traceback of an error.",
-)
-app.command("cut")(cut.cut)
-app.command("extract")(extract.extract)
-app.command("merge")(merge.merge)
-app.command("train")(train.train)
-app.command("ablate")(ablate.ablate)
-app.command("tune")(tune.tune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("report")(report.report)
-app.command("app")(webapp.serve)
-app.command("inspect")(inspection.inspect)
-app.command("verify")(verify.verify)
-app.command("import")(exchange.import_)
-app.command("export")(exchange.export)
-app.command("weights")(weights.weights)
-app.command("demo")(demo.demo)
-
-
-def _version(show: bool) -> None:
-    if show:
-        from importlib.metadata import version
-
-        typer.echo(f"clipmsa {version('clipmsa')}")
-        raise typer.Exit
-
-
-@app.callback()
-def about(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Multimodal sentiment analysis of video clips with CLIP-enriched features (CLIP-MSA).
-
-    Encode clips once with `extract`, then train from the store with `train`.
-    """
+# What Ctrl-C leaves of a verb's work.
+_GOES_ON = "the same command goes on from there"
+_KEPT = {
+    "extract": f"what is encoded is kept, and {_GOES_ON}",
+    "train": f"finished seeds are kept, the others as of half a minute ago, and {_GOES_ON}",
+    "ablate": f"finished seeds are kept, the others as of half a minute ago, and {_GOES_ON}",
+    "tune": f"finished trials are kept, and {_GOES_ON}",
+    "weights": f"what has come is kept, and {_GOES_ON}",
+}
+_NOTHING_HALF = "files are written whole or not at all, and the same command begins anew"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; give its exit status: 0 done, 1 failed, 2 wrong usage."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
+    """Run the command; give its exit status.
+
+    0 done, 1 failed, 2 wrong usage, 70 a fault of this program, 130 interrupted. Without
+    `arguments` the process is the command's own: those of the process are taken, and Ctrl-C ends
+    it in good time.
+    """
+    if arguments is None:
+        interrupts.end_at_once()
+    given = sys.argv[1:] if arguments is None else arguments
+    from .console import LogNotes
+    from .verbs import app
+
+    verb = next((word for word in given if not word.startswith("-")), "")
+    kept = _KEPT.get(verb, _NOTHING_HALF)
+    if arguments is None and verb != "inspect":  # which only reads, and HDF5 may not come back
+        interrupts.unwind(kept)
     log, notes = logging.getLogger("clipmsa"), LogNotes()
     log.addHandler(notes)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"])
+        app(args=[word for word in given if word != "--debug"])
+        status = 0
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else 0
-    except (ClipmsaError, OSError) as error:
-        if debug:
-            raise
-        note("[bold red]error:[/] {}", error)
-        return 1
+        status = _status(exit_.code)
+    except Exception as error:  # or the user would see a traceback
+        status = 1 if interrupts.came() else _tell(error, "--debug" in given)
     finally:
         log.removeHandler(notes)
-    return 0
+    if interrupts.came():
+        interrupts.tell(kept)
+        return interrupts.STATUS
+    return status
+
+
+def _status(code: object) -> int:
+    """The exit status of a SystemExit, which some libraries raise with a sentence."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    from .console import note
+
+    note("[bold red]error:[/] {}", code)
+    return 1
+
+
+def _tell(error: Exception, debug: bool) -> int:
+    """Say what went wrong; gives the exit status."""
+    from clipmsa.cache.errors import ClipmsaError
+
+    from .console import note
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, ClipmsaError):
+        note("[bold red]error:[/] {}", error)
+    elif _no_memory(error):
+        note(
+            "[bold red]error:[/] out of memory ({}); ask for less at a time, as with a smaller "
+            "--batch-size or fewer --workers",
+            _one_line(error) or type(error).__name__,
+        )
+    elif isinstance(error, OSError):
+        note("[bold red]error:[/] {}", _of_system(error))
+    else:
+        note(
+            "[bold red]internal error:[/] {}: {} ({}); --debug shows more; please report it",
+            type(error).__name__,
+            _one_line(error),
+            _place(error),
+        )
+        return _INTERNAL
+    return 1
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether it is for want of memory; torch has errors of its own for that."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+    )
+
+
+def _of_system(error: OSError) -> str:
+    """What the system refused, with the file; its number says nothing to most."""
+    words = error.strerror or _one_line(error) or type(error).__name__
+    where = "" if error.filename is None else f"{error.filename}: "
+    hint = "; make room and run the same command again" if error.errno in _FULL else ""
+    return f"{where}{words}{hint}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _place(error: Exception) -> str:
+    """Where in this package an error came out of; it went through this file at least."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_ROOT)]
+    return f"{Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}"
+
+
+_ROOT = Path(__file__).parent.parent
 
 
 if __name__ == "__main__":

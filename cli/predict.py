@@ -182,4 +182,4 @@ def _progress(live: bool) -> AbstractContextManager[Advance]:
     """A bar, unless it would run into rows that a terminal shows as they come."""
     if live or not sys.stdout.isatty():
         return progress("predict", "utterances")
-    return nullcontext(lambda done, total, detail="": None)
+    return nullcontext(lambda done, total, detail="", before=0: None)

@@ -136,10 +136,13 @@ class EpochTally:
     def __init__(self, seeds: int, epochs: int) -> None:
         self.total = seeds * epochs
         self.epochs = epochs
+        self.before = 0  # those that an interrupted run had done
         self.done: dict[object, int] = {}
 
     def count(self, key: object, epoch: int) -> int:
         """Note an epoch of one seed; gives all that are done."""
+        if key not in self.done:
+            self.before += epoch - 1
         self.done[key] = epoch
         return sum(self.done.values())
 
@@ -170,7 +173,8 @@ def run_train(
 
         def on_epoch(epoch: Epoch) -> None:
             detail = f"seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
-            advance(tally.count(epoch.seed, epoch.epoch), tally.total, detail)
+            done = tally.count(epoch.seed, epoch.epoch)
+            advance(done, tally.total, detail, tally.before)
             if tracking is not None:
                 tracking.on_epoch(epoch)
 

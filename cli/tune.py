@@ -52,12 +52,15 @@ def tune(
     folder = out or Path("runs") / f"{features.stem}-tune"
     note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
     best = float("inf")
+    before: int | None = None
     with progress("tune", "trials") as advance:
 
         def on_trial(number: int, mae: float, params: dict[str, Any]) -> None:
-            nonlocal best
+            nonlocal best, before
             best = min(best, mae)
-            advance(number + 1, max(trials, number + 1), f"valid MAE {mae:.3f}, best {best:.3f}")
+            before = number if before is None else before  # those of earlier calls
+            detail = f"valid MAE {mae:.3f}, best {best:.3f}"
+            advance(number + 1, max(trials, number + 1), detail, before)
 
         tuned = run_search(
             store,

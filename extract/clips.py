@@ -37,6 +37,7 @@ class Manifest:
     clips: list[Clip]
     layout: str = ""  # how the folder was understood, in words
     splits: str = ""  # where the splits come from, in words
+    block: str = ""  # which of how many blocks of the table this is, as 3/8; "" is the whole
     gaps: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what is missing -> ids
     media: tuple[Path, ...] = ()  # folders that hold clips and nothing else
 
@@ -53,7 +54,9 @@ class Manifest:
         [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
         """
         start, end = (len(self.clips) * i // count for i in (index, index + 1))
-        return replace(self, clips=self.clips[start:end])
+        return replace(
+            self, clips=self.clips[start:end], block=f"{index}/{count}" if count > 1 else ""
+        )
 
     def first(self, count: int) -> Manifest:
         """The first clips of the table, for a try."""

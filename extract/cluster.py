@@ -12,13 +12,13 @@ and is listed as a failure, like a clip that cannot be read.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clipmsa.cache import StreamSpec
+from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cache.store import Failure
 
@@ -79,7 +79,7 @@ class _RayWorkers:
     def __init__(
         self, cluster: Cluster, plans: Mapping[str, StreamPlan], settings: Settings
     ) -> None:
-        self.ray = _connect(cluster.address)
+        self.ray = connect(cluster.address)
         self.specs: Mapping[str, StreamSpec] = {}
         self.batch = settings.batch_clips
         options = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_concurrency": _AHEAD}
@@ -179,29 +179,3 @@ class _RayWorkers:
         self.actors.append(actor)
         self.failed_loads = 0
         return None
-
-
-def _connect(address: str | None) -> Any:
-    """Ray, connected to a cluster.
-
-    Raises:
-        ClipmsaError: it is not installed, or nothing answers there.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise ClipmsaError(
-            "--engine ray needs Ray, which is not installed: pip install 'clipmsa[ray]'"
-        ) from None
-    if not ray.is_initialized():
-        try:
-            ray.init(
-                address=address,
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ClipmsaError(f"Ray cannot be reached at {address or 'auto'}: {reason}") from None
-    return ray

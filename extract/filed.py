@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, Stream, StreamColumn, StreamSpec, Utterance, write_store
+from clipmsa.cache.errors import StoreError
 from clipmsa.cache.store import Failure
 
-_Part = tuple[str, float, float]
+_HASHED_ROWS = 4096  # at a time
+
+_Excerpt = tuple[str, float, float]
 
 
-def _part(utterance: Utterance) -> _Part:
+def _excerpt(utterance: Utterance) -> _Excerpt:
     """What sound and pictures are of: an id, and seconds in its file."""
     return utterance.id, utterance.start, utterance.end
+
+
+def _encoded_of(modality: str, utterance: Utterance) -> _Excerpt | tuple[str, str]:
+    """What features of a modality are of; those of anything else are not this utterance's."""
+    return (utterance.id, utterance.text) if modality == "text" else _excerpt(utterance)
+
+
+def refuse_damage(store: FeatureStore) -> None:
+    """Read all values of a store whose rows are about to be copied, under a new checksum.
+
+    Raises:
+        StoreError: they are not those that were written, or the file is gone.
+    """
+    try:
+        with h5py.File(store.path, "r", locking=False) as file:
+            for name, stream in store.streams.items():
+                digest, values = hashlib.sha256(), file[f"streams/{name}/values"]
+                for start in range(0, len(values), _HASHED_ROWS):
+                    digest.update(np.ascontiguousarray(values[start : start + _HASHED_ROWS]).data)
+                if stream.checksum not in ("", digest.hexdigest()):
+                    raise StoreError(
+                        f"{store.path}: /streams/{name}/values are not those that were written "
+                        f"(SHA-256); the file is damaged: copy it anew, or extract it again"
+                    )
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(f"{store.path}: cannot be read any more ({error})") from None
 
 
 class Filed:
@@ -34,31 +65,45 @@ class Filed:
         self.specs: dict[str, StreamSpec] = {}
         self.failures: dict[str, Failure] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
-        self._where: dict[str, dict[str, tuple[Stream, FeatureStore, int]]] = {
+        self._where: dict[str, dict[tuple[Any, ...], tuple[Stream, int]]] = {
             name: {} for name in wanted
         }
-        self._durations: dict[_Part, float] = {}
+        self._durations: dict[_Excerpt, float] = {}
         for store in sources:
-            for row in range(len(store)):
-                if not math.isnan(store.durations[row]):
-                    part = _part(store.utterance(row))
-                    self._durations.setdefault(part, float(store.durations[row]))
+            utterances = [store.utterance(row) for row in range(len(store))]
+            for utterance in utterances:
+                if not math.isnan(utterance.duration):
+                    self._durations.setdefault(_excerpt(utterance), utterance.duration)
             for failure in store.failed:
                 self.failures.setdefault(failure.id, failure)
+            texts = [_encoded_of("text", utterance) for utterance in utterances]
+            excerpts = [_excerpt(utterance) for utterance in utterances]
             for name, stream in store.streams.items():
                 if name in wanted and stream.spec.fingerprint == wanted[name]:
                     self.specs.setdefault(name, stream.spec)
                     self._dtypes.setdefault(name, stream.dtype)
-                    for id_, row in store.index.items():
-                        self._where[name].setdefault(id_, (stream, store, row))
+                    of = texts if stream.spec.modality == "text" else excerpts
+                    for row, what in enumerate(of):
+                        self._where[name].setdefault(what, (stream, row))
 
     def lacking(self, utterance: Utterance, names: Iterable[str]) -> frozenset[str]:
         """The streams, of `names`, that this utterance has not been encoded for."""
         return frozenset(name for name in names if self._find(name, utterance) is None)
 
+    def incomplete(self, utterance: Utterance) -> bool:
+        """Whether any stream that is wanted, be it of the existing store, lacks the utterance."""
+        return bool(self.lacking(utterance, self._where))
+
     def failed(self, utterance: Utterance) -> bool:
         """Whether the clip was tried and failed, and has not been encoded whole since."""
-        return utterance.id in self.failures and bool(self.lacking(utterance, self._where))
+        return utterance.id in self.failures and self.incomplete(utterance)
+
+    def empty(self, utterance: Utterance) -> bool:
+        """Whether nothing came of encoding it, though streams are of several modalities."""
+        if len({spec.modality for spec in self.specs.values()}) < 2 or self.incomplete(utterance):
+            return False
+        places = [self._find(name, utterance) for name in self.specs]
+        return not any(p and p[0].offsets[p[1]] < p[0].offsets[p[1] + 1] for p in places)
 
     def assemble(
         self,
@@ -67,6 +112,7 @@ class Filed:
         dataset: str,
         profile: str,
         splits_from: str,
+        shard: str,
         utterances: Sequence[Utterance],
         failures: Sequence[Failure],
     ) -> None:
@@ -76,25 +122,19 @@ class Filed:
             dataset=dataset,
             profile=profile,
             splits_from=splits_from,
+            shard=shard,
             utterances=[self._timed(utterance) for utterance in utterances],
             streams=[self._column(name, utterances) for name in self.specs],
             failures=failures,
         )
 
     def _find(self, name: str, utterance: Utterance) -> tuple[Stream, int] | None:
-        found = self._where[name].get(utterance.id)
-        if found is None:
+        if name not in self.specs:
             return None
-        stream, store, row = found
-        there = store.utterance(row)
-        if stream.spec.modality == "text":
-            same = there.text == utterance.text
-        else:
-            same = _part(there) == _part(utterance)
-        return (stream, row) if same else None
+        return self._where[name].get(_encoded_of(self.specs[name].modality, utterance))
 
     def _timed(self, utterance: Utterance) -> Utterance:
-        return replace(utterance, duration=self._durations.get(_part(utterance), math.nan))
+        return replace(utterance, duration=self._durations.get(_excerpt(utterance), math.nan))
 
     def _column(self, name: str, utterances: Sequence[Utterance]) -> StreamColumn:
         places = [self._find(name, utterance) for utterance in utterances]

@@ -8,9 +8,11 @@ is not encoded again. The output appears in one rename at the end.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +22,12 @@ from filelock import FileLock, Timeout
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
+from clipmsa.cache.files import remove_leftovers
 from clipmsa.cache.provenance import difference
 from clipmsa.cache.store import Failure
 from clipmsa.cache.writer import storage_dtype
 
-from .filed import Filed
+from .filed import Filed, refuse_damage
 from .manifest import Clip, Manifest
 from .plan import Settings, StreamPlan, plan_streams
 from .worker import Encoded, Engine, Result, Worker
@@ -33,7 +36,11 @@ _PART_CLIPS = 64  # a part is published after so many clips,
 _PART_SECONDS = 30.0  # or so much time, whichever comes first
 _HOPELESS = 8  # when the first so many clips all fail, something else is wrong
 
-Progress = Callable[[int, int, int], None]  # clips done, clips to do, clips failed
+_NOTHING = "no text, and no sound or picture that the streams take: there is nothing to encode"
+_WRITING = "part-*.new"  # a part that has no name yet
+
+Progress = Callable[[int, int, int], None]  # clips that are done, of all, and that failed now
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,18 +63,23 @@ def extract(
     retry_failed: bool = False,
     engine: Engine = Worker,
     on_progress: Progress = lambda done, total, failed: None,
+    on_note: Note = lambda sentence: None,
 ) -> Report:
     """Bring the store at `out` to hold every stream of the profile for every clip.
 
     `overwrite` encodes the profile's streams anew, and lets clips that the table no longer lists
     go. Streams of the store that the profile does not have are kept as they are. `retry_failed`
     tries the clips again that failed in an earlier run. `engine` decides where the encoders run;
-    what they give is written here, by this process alone.
+    what they give is written here, by this process alone. `on_progress` is told first of what was
+    there before, `on_note` of parts of an interrupted run that are damaged and count for nothing.
+
+    When it is interrupted, what is encoded so far is published, and the next call goes on from it.
 
     Raises:
         WeightsError: a checkpoint is missing or does not fit.
         FingerprintError: the store's features were made in another way.
-        StoreError: the store at `out` is damaged, or holds clips that the table does not list.
+        StoreError: the store at `out` is damaged, or holds clips that the table does not list; or
+            what was encoded is not there any more when the store is put together.
         ClipmsaError: another run is writing to `out`, or the first clips all failed.
     """
     started = time.monotonic()
@@ -77,45 +89,66 @@ def extract(
         existing = FeatureStore(out) if out.exists() else None
         if existing is not None and not overwrite:
             _refuse_to_mix(existing, plans, manifest)
+        # Of the existing store, the streams that stay. It is mapped: it cannot change under us.
+        base = None if existing is None else _without(existing, plans if overwrite else ())
 
-        def filed() -> Filed:
+        def filed(parts: Sequence[Path]) -> Filed:
             """Everything there is at this moment, under the fingerprints that are wanted."""
-            parts = sorted(work.glob("*.h5"))
             sources = [FeatureStore(path, mapped=False) for path in parts]
             wanted = {name: plan.fingerprint for name, plan in plans.items()}
-            if existing is not None:
-                others = {
-                    name: stream
-                    for name, stream in existing.streams.items()
-                    if not (overwrite and name in plans)
-                }
-                wanted = {n: s.spec.fingerprint for n, s in others.items()} | wanted
-                sources.append(existing.with_streams(others))
+            if base is not None:
+                wanted = {n: s.spec.fingerprint for n, s in base.streams.items()} | wanted
+                sources.append(base)
             return Filed(sources, wanted)
 
-        before = filed()
-        _refuse_gaps(before, manifest, plans, out)
-        pending = _pending(manifest.clips, before, plans, retry_failed)
+        parts = _whole_parts(work, on_note)
+        there = filed(parts)
+        _refuse_gaps(there, manifest, plans, out)
+        pending = _pending(manifest.clips, there, plans, retry_failed)
         todo = sum(map(len, pending.values()))
-        if todo:
-            fresh = not before.specs
-            _encode(manifest, pending, plans, settings, engine, work, on_progress, fresh)
-        after = filed() if todo else before
-        utterances = [clip.utterance for clip in manifest.clips]
-        left_out = [after.failures[u.id] for u in utterances if after.failed(u)]
-        kept = [u for u in utterances if not after.failed(u)]
-        if todo or existing is None or any(work.glob("*.h5")) or not _lists(existing, kept):
-            after.assemble(
+        kept, left_out = _outcome(manifest, there)
+        if todo or parts or existing is None or not _lists(existing, manifest, kept):
+            if base is not None:
+                refuse_damage(base)
+            encoded: set[str] = set()
+            if todo:
+                fresh = not there.specs
+                encoded = _encode(
+                    manifest, pending, plans, settings, engine, work, on_progress, fresh
+                )
+                parts = _whole_parts(work, on_note)
+                there = filed(parts)
+            _refuse_losses(there, manifest, encoded, out, work)
+            kept, left_out = _outcome(manifest, there)
+            there.assemble(
                 out,
                 dataset=manifest.dataset,
                 profile=settings.profile.name,
                 splits_from=manifest.splits,
+                shard=manifest.block,
                 utterances=kept,
                 failures=left_out,
             )
-        for part in work.glob("*.h5"):
-            part.unlink()
+            for part in parts:
+                part.unlink(missing_ok=True)
     return Report(out, len(kept), todo, left_out, time.monotonic() - started)
+
+
+def _outcome(manifest: Manifest, filed: Filed) -> tuple[list[Utterance], list[Failure]]:
+    """The utterances to keep, and the failures of the others."""
+    kept, left_out = [], []
+    for utterance in (clip.utterance for clip in manifest.clips):
+        if filed.failed(utterance):
+            left_out.append(filed.failures[utterance.id])
+        elif filed.empty(utterance):
+            left_out.append(Failure(utterance.id, "extract", _NOTHING))
+        else:
+            kept.append(utterance)
+    return kept, left_out
+
+
+def _without(store: FeatureStore, names: Container[str]) -> FeatureStore:
+    return store.with_streams({n: s for n, s in store.streams.items() if n not in names})
 
 
 def _pending(
@@ -139,37 +172,51 @@ def _encode(
     work: Path,
     on_progress: Progress,
     fresh: bool,
-) -> None:
-    """Encode every pending clip and publish the results in parts.
+) -> set[str]:
+    """Encode every pending clip, publish the results in parts, and give the ids encoded.
 
     `fresh`: nothing was encoded before. Later, the clips left may well be the broken ones.
     """
-    total = sum(map(len, pending.values()))
-    done = failed = 0
+    total = len(manifest.clips)
+    there = total - sum(map(len, pending.values()))
+    encoded: set[str] = set()
+    failed = 0
     first: Failure | None = None
-    on_progress(0, total, 0)
+    on_progress(there, total, 0)
     needed = frozenset().union(*pending)
     wanted = {name: plan for name, plan in plans.items() if name in needed}
     with closing(engine(wanted, settings)) as workers:
         for names, clips in pending.items():
             specs = [spec for name, spec in workers.specs.items() if name in names]
             part = _Part(work, manifest.dataset, settings.profile.name, specs)
-            for results in workers.encode(clips, names):
-                for result in results:
-                    part.add(result)
-                    done += 1
-                    if isinstance(result, Failure):
-                        failed += 1
-                        first = first or result
-                on_progress(done, total, failed)
-                if fresh and first and done == failed and (done >= _HOPELESS or done == total):
-                    raise ClipmsaError(
-                        f"the first {done} clips all failed; '{first.id}' at {first.stage}: "
-                        f"{first.error}"
-                    )
-                if part.due:
-                    part.publish()
+            try:
+                for results in workers.encode(clips, names):
+                    for result in results:
+                        part.add(result)
+                        if isinstance(result, Failure):
+                            failed += 1
+                            first = first or result
+                        else:
+                            encoded.add(result.utterance.id)
+                    done = len(encoded) + failed
+                    on_progress(there + done, total, failed)
+                    if (
+                        fresh
+                        and first
+                        and done == failed
+                        and (done >= _HOPELESS or there + done == total)
+                    ):
+                        raise ClipmsaError(
+                            f"the first {done} clips all failed; '{first.id}' at {first.stage}: "
+                            f"{first.error}"
+                        )
+                    if part.due:
+                        part.publish()
+            except KeyboardInterrupt:
+                part.publish()
+                raise
             part.publish()
+    return encoded
 
 
 @dataclass
@@ -198,14 +245,17 @@ class _Part:
     def publish(self) -> None:
         """Write what waits, under a name that no other part has, and start afresh."""
         if self.results or self.failures:
+            number = time.time_ns()
+            new = self.folder / _WRITING.replace("*", f"{number:020d}-{secrets.token_hex(8)}")
             write_store(
-                self.folder / f"{time.time_ns():020d}.h5",
+                new,
                 dataset=self.dataset,
                 profile=self.profile,
                 utterances=[result.utterance for result in self.results],
                 streams=[self._column(spec) for spec in self.specs],
                 failures=self.failures,
             )
+            new.rename(self.folder / f"{number:020d}-{_digest(new)}.h5")
         self.results, self.failures, self.since = [], [], time.monotonic()
 
     def _column(self, spec: StreamSpec) -> StreamColumn:
@@ -214,6 +264,26 @@ class _Part:
             for result in self.results
         ]
         return StreamColumn(spec, np.array([len(r) for r in rows], np.int64), rows)
+
+
+def _whole_parts(work: Path, on_note: Note) -> list[Path]:
+    """The parts, oldest first; those that are not what was written are told of and removed.
+
+    A part's name ends in the SHA-256 of the file: damaged HDF5 is not even opened.
+    """
+    whole = []
+    for path in sorted(path for path in work.glob("*.h5") if path.is_file()):
+        if path.stem.rpartition("-")[2] == _digest(path):
+            whole.append(path)
+        else:
+            path.unlink()
+            on_note(f"{path}: is not as it was written; its clips are encoded again")
+    return whole
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -227,9 +297,11 @@ def _only_writer(work: Path, out: Path) -> Iterator[None]:
         raise ClipmsaError(
             f"{out}: another run is writing to it; wait for it, or use another --out"
         ) from None
-    # What a killed writer left half-written, here or beside the output; no other one is at work.
-    for leftover in [*work.glob(".*.tmp"), *out.parent.glob(f".{out.name}.*.tmp")]:
-        leftover.unlink(missing_ok=True)
+    # What a killed writer left half-written here, where no other one is at work; or as the output.
+    for leftover in [*work.glob(".*.tmp"), *work.glob(_WRITING)]:
+        if not leftover.is_dir():
+            leftover.unlink()
+    remove_leftovers(out)
     try:
         yield
     finally:
@@ -277,9 +349,29 @@ def _refuse_gaps(
             )
 
 
-def _lists(store: FeatureStore, utterances: Sequence[Utterance]) -> bool:
+def _refuse_losses(
+    filed: Filed, manifest: Manifest, encoded: Set[str], out: Path, work: Path
+) -> None:
+    """Raise if features are gone that this run, or one before, had: no rows would mean "missing".
+
+    `encoded` are the clips that this run encoded; what failed is in a part, and may lack anything.
+    """
+    lost = [
+        id_
+        for id_, utterance in ((clip.utterance.id, clip.utterance) for clip in manifest.clips)
+        if filed.incomplete(utterance) and (id_ in encoded or id_ not in filed.failures)
+    ]
+    if lost:
+        raise StoreError(
+            f"{out}: features of {len(lost)} clips ('{lost[0]}', ...) were lost meanwhile: files "
+            f"in {work} are gone or damaged; find out what removes them, and run the same command "
+            f"again, which encodes those clips alone"
+        )
+
+
+def _lists(store: FeatureStore, manifest: Manifest, utterances: Sequence[Utterance]) -> bool:
     """Whether the store's table says what the manifest says: all but the durations."""
-    if len(store) != len(utterances):
+    if len(store) != len(utterances) or store.shard != manifest.block:
         return False
     labels = np.array([u.label for u in utterances], np.float32)
     return (

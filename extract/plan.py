@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ProfileError, WeightsError
+from clipmsa.cache.errors import ClipmsaError, ProfileError, WeightsError
 from clipmsa.cache.provenance import canonical_json, fingerprint
 
 from .encoder import Encoder, Precision, StatesEncoder, encoder_class
@@ -86,10 +86,14 @@ class StreamPlan:
                 self.settings.precision,
                 **self.recipe.options,
             )
-        except TypeError as error:
+        except (ClipmsaError, MemoryError):
+            raise
+        except Exception as error:  # of a value, each library raises its own
+            if not (self.settings.profile.file or isinstance(error, TypeError)):
+                raise
             raise ProfileError(
                 f"stream '{self.recipe.name}': encoder '{self.recipe.encoder}' does not take "
-                f"these options ({error})"
+                f"these options ({' '.join(str(error).split())})"
             ) from error
 
     def spec(self, encoder: Encoder) -> StreamSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,12 +9,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from clipmsa.cache.errors import ProfileError
+from clipmsa.cache.provenance import canonical_json
 from clipmsa.cache.store import BRANCHES
 from clipmsa.cache.texts import read_text
 
 from .encoder import Precision, StatesEncoder, encoder_class, states_name
 
 _SHIPPED = Path(__file__).with_name("profiles")
+_LONGEST = 60_000  # characters of a stream's table: HDF5 keeps an attribute of 64 KB
+_MOST_FPS, _MOST_FRAMES = 1000, 1_000_000
 # What a source may say beside its kind; `megabytes`, for `clipmsa weights list`, is no condition.
 _SOURCES = {
     "hub": {"file", "sha256", "megabytes"},
@@ -32,10 +34,12 @@ class Media:
     max_frames: int = 64
 
     def __post_init__(self) -> None:
-        if not 0 < self.fps < math.inf:
-            raise ProfileError(f"fps is {self.fps}, must be above 0")
-        if not isinstance(self.max_frames, int) or self.max_frames < 1:
-            raise ProfileError(f"max_frames is {self.max_frames}, must be a whole number above 0")
+        if type(self.fps) not in (int, float) or not 0 < self.fps <= _MOST_FPS:
+            raise ProfileError(f"fps is {self.fps}, must be above 0, and {_MOST_FPS} at most")
+        if type(self.max_frames) is not int or not 1 <= self.max_frames <= _MOST_FRAMES:
+            raise ProfileError(
+                f"max_frames is {self.max_frames}, must be a whole number from 1 to {_MOST_FRAMES}"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def load_profile(name: str) -> Profile:
     text = read_text(path, ProfileError, "a profile in TOML")
     try:
         content = tomllib.loads(text.replace("\r\n", "\n"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, too deep
         raise ProfileError(f"{path}: not a TOML file ({error})") from None
     unknown = content.keys() - {"weights", "media", "streams"}
     if unknown:
@@ -120,6 +124,8 @@ def load_profile(name: str) -> Profile:
     for key, kind in (("weights", str), ("media", dict), ("streams", dict)):
         if not isinstance(content.get(key, kind()), kind):
             raise ProfileError(f"{path}: {key} must be a {'text' if kind is str else 'table'}")
+    if not content.get("weights", "pretrained"):
+        raise ProfileError(f"{path}: weights is empty, must be pretrained, random or a folder")
     try:
         media = Media(**content.get("media", {}))
     except TypeError:
@@ -132,8 +138,19 @@ def load_profile(name: str) -> Profile:
 
 
 def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
-    if "/" in name or not isinstance(table, Mapping):
-        raise ProfileError(f"{path}: '{name}' is no [streams.NAME] table, NAME without a slash")
+    if not name.isprintable() or "/" in name or name in ("", ".") or not isinstance(table, Mapping):
+        raise ProfileError(
+            f"{path}: '{name}' is no [streams.NAME] table, NAME of printable characters without a "
+            f"slash"
+        )
+    try:
+        size = len(canonical_json(table))
+    except TypeError as error:  # TOML has dates
+        raise ProfileError(
+            f"{path}: [streams.{name}] holds what no encoder takes ({error})"
+        ) from None
+    if size > _LONGEST:
+        raise ProfileError(f"{path}: [streams.{name}] is of {size} characters; {_LONGEST} fit")
     options = dict(table)
     try:
         encoder, branch = options.pop("encoder"), options.pop("branch")
@@ -154,7 +171,12 @@ def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
             f"{{ path }}, each with a sha256 or without"
         )
     if "path" in source:  # beside the profile, unless it says otherwise
-        source = {**source, "path": str(path.parent / Path(source["path"]).expanduser())}
+        try:
+            source = {**source, "path": str(path.parent / Path(source["path"]).expanduser())}
+        except RuntimeError as error:  # ~nobody
+            raise ProfileError(
+                f"{path}: [streams.{name}] source {source['path']}: {error}"
+            ) from None
     return StreamRecipe(name, encoder, branch, source, options)
 
 
@@ -164,6 +186,8 @@ def _is_source(source: object) -> bool:
         return False
     for key, value in source.items():
         if not value or not isinstance(value, int if key == "megabytes" else str):
+            return False
+        if isinstance(value, str) and not value.isprintable():
             return False
     return any(kind in source and source.keys() - {kind} <= _SOURCES[kind] for kind in _SOURCES)
 

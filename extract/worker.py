@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -92,7 +93,7 @@ class Worker:
         lanes, threads = self.settings.lanes, torch.get_num_threads()
         torch.set_num_threads(max(1, threads // lanes))
         try:
-            with ThreadPoolExecutor(lanes) as pool:
+            with _threads(lanes) as pool:
                 running: deque[Future[list[Result]]] = deque()
                 try:
                     for batch in batches:
@@ -121,7 +122,7 @@ class Worker:
             except MediaError as error:
                 return Failure(clip.utterance.id, "media", str(error))
 
-        with ThreadPoolExecutor(self.settings.workers) as pool:
+        with _threads(self.settings.workers) as pool:
             waiting: deque[Future[Decoded | Failure]] = deque()
             batch: list[Decoded | Failure] = []
             try:
@@ -138,6 +139,21 @@ class Worker:
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are waited for in the end, unless Ctrl-C came: a batch may take long."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _encode_batch(

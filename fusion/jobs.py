@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,12 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import CheckpointError, ClipmsaError, ConfigError, TrainingError
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -130,7 +131,8 @@ def run_jobs(
     """Train every job, `workers` at a time; `on_done` is told as each one ends.
 
     Raises:
-        ConfigError: no such engine, or it is not installed.
+        ConfigError: no such engine.
+        ClipmsaError: Ray is not installed, or cannot be reached.
         TrainingError: of a job; those that were finished are kept.
     """
     if engine not in ENGINES:
@@ -166,7 +168,6 @@ def _side_by_side(jobs: Sequence[Job], workers: int, on_epoch: OnEpoch, on_done:
     # Spawned: a forked copy of a process whose torch has threads may hang.
     context = multiprocessing.get_context("spawn")
     told: SimpleQueue[_Told | None] = context.SimpleQueue()
-    stop = context.Event()
 
     def listen() -> None:
         while (item := told.get()) is not None:
@@ -174,18 +175,37 @@ def _side_by_side(jobs: Sequence[Job], workers: int, on_epoch: OnEpoch, on_done:
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    with ProcessPoolExecutor(workers, context, _begin_worker, (told, stop)) as pool:
-        waiting = {pool.submit(_work, number, job): job for number, job in enumerate(jobs)}
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, _begin_worker, (told,)) as pool:
         try:
+            with _ctrl_c_for_us_alone():
+                waiting = {pool.submit(_work, number, job): job for number, job in enumerate(jobs)}
             for job in _as_completed(waiting):
                 on_done(job)
         except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Whatever they are doing, even loading: what they write appears whole or not at all.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
-        finally:
-            told.put(None)
-            listener.join()
+        told.put(None)
+        listener.join()
+
+
+@contextmanager
+def _ctrl_c_for_us_alone() -> Iterator[None]:
+    """Processes that are started within do not hear Ctrl-C, which a terminal sends to all.
+
+    They would print tracebacks, while they load too. What is blocked stays so in a new process.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_completed(waiting: dict[Future[None], Job]) -> Iterator[Job]:
@@ -211,12 +231,11 @@ def _ended(job: Job, error: BaseException) -> ClipmsaError:
 
 
 _told: SimpleQueue[_Told | None]
-_stop: Event
 
 
-def _begin_worker(told: SimpleQueue[_Told | None], stop: Event) -> None:
-    global _told, _stop
-    _told, _stop = told, stop
+def _begin_worker(told: SimpleQueue[_Told | None]) -> None:
+    global _told
+    _told = told
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -228,12 +247,7 @@ def _begin_worker(told: SimpleQueue[_Told | None], stop: Event) -> None:
 
 
 def _work(number: int, job: Job) -> None:
-    def on_epoch(epoch: Epoch) -> None:
-        if _stop.is_set():
-            raise KeyboardInterrupt
-        _told.put((number, epoch))
-
-    train_job(job, on_epoch)
+    train_job(job, lambda epoch: _told.put((number, epoch)))
 
 
 # -- a Ray cluster --------------------------------------------------------------------------------
@@ -241,14 +255,7 @@ def _work(number: int, job: Job) -> None:
 
 def _on_ray(jobs: Iterable[Job], on_done: OnDone) -> None:
     """Jobs as Ray tasks, tried again where a node dies; paths must mean the same on every node."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError(
-            "--engine ray: Ray is not installed; pip install 'clipmsa[ray]'"
-        ) from None
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+    ray = connect()
     task = ray.remote(train_job)
     waiting = {}
     for job in jobs:

@@ -137,10 +137,12 @@ def test_a_missing_checkpoint_names_the_file_the_source_and_the_command(cli, cli
     assert err.count("\n") == 1
 
 
-def test_debug_shows_the_traceback(clips, monkeypatch, tmp_path):
+def test_debug_shows_the_traceback(cli, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception, match="no such feature store"):
-        main(["inspect", "nowhere.h5", "--debug"])
+    status, _, err = cli("inspect nowhere.h5 --debug")
+    assert status == 1
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("error: nowhere.h5: no such feature store")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -21,7 +21,7 @@ from torch import nn
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
 from clipmsa.cache.store import is_drawn
-from clipmsa.extract import encoder, pipeline, plan, profiles, worker
+from clipmsa.extract import encoder, plan, profiles, worker
 from clipmsa.extract.decode import decode as decode_clip
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Clip, Manifest
@@ -185,14 +185,13 @@ def test_features_do_not_depend_on_the_order_of_the_table(media, tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 4, 11])
-def test_a_run_that_is_stopped_goes_on_where_it_was(media, tmp_path, monkeypatch, after):
-    monkeypatch.setattr(pipeline, "_PART_CLIPS", 1)
+def test_a_run_that_is_stopped_goes_on_where_it_was(media, tmp_path, after):
     whole, out = tmp_path / "whole.h5", tmp_path / "s.h5"
     extract(manifest(media), whole, settings())
     Stub.encoded.clear()
 
     def stop(done: int, total: int, failed: int) -> None:
-        if done > after:
+        if done == after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -200,7 +199,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(media, tmp_path, monkeypatch
     assert not out.exists()
     report = extract(manifest(media), out, settings())
     assert report.encoded == 12 - after
-    assert Stub.encoded["words"] == 12 + 1  # only the clip in flight was encoded twice
+    assert Stub.encoded["words"] == 12  # a part is published on the way out: nothing is done twice
     assert contents(out) == contents(whole)
 
 
@@ -302,6 +301,16 @@ def test_a_missing_modality_is_no_rows(media, tmp_path):
     assert extract(table, out, settings()).failures == []
     lengths = {name: s.lengths.tolist() for name, s in FeatureStore(out).streams.items()}
     assert lengths == {"words": [1, 0, 1], "sound": [0, 1, 1], "frames": [2, 2, 2]}
+
+
+def test_a_clip_of_which_nothing_can_be_encoded_is_left_out(media, tmp_path):
+    out = tmp_path / "s.h5"
+    table = Manifest("d", [clip(media, "silent", "  "), clip(media, "0")])
+    report = extract(table, out, settings("words", "sound"))
+    assert [(f.id, f.stage) for f in report.failures] == [("v$_$silent", "extract")]
+    assert FeatureStore(out).ids == ["v$_$0"]
+    assert FeatureStore(out).failed == report.failures
+    assert extract(table, out, settings("words", "sound")).encoded == 0
 
 
 def test_a_bad_clip_is_listed_and_the_others_are_encoded(media, tmp_path):

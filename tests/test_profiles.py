@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clipmsa.cache.errors import ProfileError
 from clipmsa.extract.plan import Settings, StreamPlan, plan_streams
@@ -210,7 +213,7 @@ STREAM = '[streams.x]\nencoder = "esresnext"\nbranch = "own"\n'
         (f"weights = 3\n{STREAM}", ["weights must be a text"]),
         (f"media = 5\n{STREAM}", ["media must be a table"]),
         (f"[media]\nfsp = 5\n{STREAM}", ["fps and max_frames"]),
-        (f"[media]\nfps = 'fast'\n{STREAM}", ["fps and max_frames"]),
+        (f"[media]\nfps = 'fast'\n{STREAM}", ["fps is fast"]),
         (f"[media]\nfps = 0\n{STREAM}", ["fps is 0"]),
         (f"[media]\nfps = nan\n{STREAM}", ["fps is nan"]),
         (f"[media]\nfps = inf\n{STREAM}", ["fps is inf"]),
@@ -287,3 +290,92 @@ def test_an_option_that_an_encoder_does_not_have_is_named_with_the_stream(
     recipe = replace(recipe, options={**recipe.options, **options})
     settings = Settings(replace(profile, streams=(recipe,)), weights="random")
     refused(plan_streams(settings)[stream].build, f"'{stream}'", *words)
+
+
+# ---- Whatever a file says.
+
+VALUES = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(-(10**30), 10**30),
+        st.floats(),
+        st.text(max_size=8),
+        st.dates(),
+        st.sampled_from(["pretrained", "own", "clip", "transformers-text", "~no-such-user", "a/b"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["encoder", "branch", "source", "pooling", "states_of", "architecture"])
+STREAM = st.fixed_dictionaries(
+    {"encoder": st.just("transformers-text"), "branch": st.just("own")},
+    optional={
+        "source": st.dictionaries(
+            st.sampled_from(["hub", "url", "path", "file", "sha256", "megabytes"]),
+            st.one_of(st.text(max_size=8), st.integers(), st.just("~no-such-user/x")),
+            max_size=3,
+        )
+    },
+) | st.dictionaries(KEYS, VALUES, max_size=4)
+FILE = st.fixed_dictionaries(
+    {},
+    optional={
+        "weights": st.one_of(st.text(max_size=8), VALUES),
+        "media": st.dictionaries(st.sampled_from(["fps", "max_frames", "x"]), VALUES, max_size=2),
+        "streams": st.dictionaries(st.text(max_size=6), STREAM | VALUES, max_size=2),
+        "more": VALUES,
+    },
+)
+
+
+def planned_or_refused(path: Path) -> None:
+    try:
+        profile = load_profile(str(path))
+    except ProfileError:
+        return
+    for plan in plan_streams(Settings(profile, "random")).values():
+        assert len(plan.fingerprint) == 16
+
+
+@given(content=FILE)
+def test_whatever_a_profile_asks_for_is_planned_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.toml"
+    path.write_bytes(tomli_w.dumps(content).encode(errors="surrogatepass"))
+    planned_or_refused(path)
+
+
+@given(where=st.integers(0, len(OWN)), new=st.binary(max_size=6), cut=st.integers(0, 6))
+def test_a_profile_that_was_changed_anywhere_is_planned_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, where: int, new: bytes, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.toml"
+    path.write_bytes(OWN.encode()[:where] + new + OWN.encode()[where + cut :])
+    planned_or_refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (f"x = {'[' * 5000}{']' * 5000}", "not a TOML file"),
+        (f"x = 1{'0' * 5000}", "not a TOML file"),
+        (OWN.replace("mean", "\\u0000" + "x" * 70_000), r"\[streams.roberta\] is of 7\d{4}"),
+        (OWN.replace('"mean"', "1979-05-27"), r"\[streams.roberta\] holds what no encoder takes"),
+        (OWN.replace("streams.roberta", 'streams."."'), "'.' is no .* table"),
+        (OWN.replace("streams.roberta", 'streams.""'), "'' is no .* table"),
+        (OWN.replace("fps = 2.5", "fps = true"), "fps is True, must be above 0"),
+        (OWN.replace("max_frames = 7", f"max_frames = {10**30}"), "max_frames is 10{30}, must be"),
+        (OWN.replace('weights = "random"', 'weights = ""'), "weights is empty"),
+        (
+            OWN.replace('hub = "FacebookAI/roberta-base"', 'path = "~no-such-user/x"'),
+            "~no-such-user/x: Could",
+        ),
+    ],
+)
+def test_what_no_encoder_or_store_could_take_is_refused(own, content: str, words: str) -> None:
+    own.write_text(content)
+    with pytest.raises(ProfileError, match=words):
+        load_profile(str(own))

@@ -865,6 +865,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_what_was_there(tmp_path, there):
     assert temporary.startswith(".store.h5.")
     write(path)  # what the kill left behind is in nobody's way
     assert len(FeatureStore(path)) == 3
+    assert names_in(tmp_path) == [path.name]  # and is gone
 
 
 def test_opening_a_store_loads_neither_pandas_nor_torch(store):

@@ -15,7 +15,7 @@ import pytest
 
 from clipmsa.cache import StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.provenance import fingerprint
-from clipmsa.cache.store import Failure
+from clipmsa.cache.store import SPLITS, Failure
 from clipmsa.cache.verify import verify_apart, verify_store
 from clipmsa.cli.main import main
 from clipmsa.extract.manifest import Manifest, read_dataset
@@ -51,6 +51,20 @@ def write(path: Path, utterances: list[Utterance] | None = None) -> Path:
 
 def test_a_sound_store_has_no_fault(tmp_path):
     assert verify_store(write(tmp_path / "s.h5")) == ([], [])
+
+
+def test_an_utterance_without_any_rows_is_a_fault_where_it_could_have_had_them(tmp_path):
+    """Of several modalities one is there; of a single one it may be missing."""
+    path = tmp_path / "s.h5"
+    utterances = [Utterance("a", str(i), split, 1.0, "") for i, split in enumerate(SPLITS)]
+    for specs, part in (((FRAMES, WORDS), "faults"), ((WORDS,), "remarks")):
+        columns = [
+            StreamColumn(spec, np.array([1, 0, 1]), [np.ones((1, spec.dim))] * 2) for spec in specs
+        ]
+        write_store(path, dataset="d", profile="p", utterances=utterances, streams=columns)
+        told = [line for line in getattr(verify_store(path), part) if "no row in any" in line]
+        assert len(told) == 1
+        assert told[0].startswith("1 utterances have no row in any stream ('a$_$1')")
 
 
 def test_the_checksum_is_that_of_the_bytes_in_the_file(tmp_path):
