@@ -96,6 +96,11 @@ class Profile:
         return replace(self, streams=(*self.streams, *more))
 
 
+def shipped_profiles() -> list[str]:
+    """Their names."""
+    return sorted(file.stem for file in _SHIPPED.glob("*.toml"))
+
+
 def load_profile(name: str) -> Profile:
     """A shipped profile by name, or a TOML file of the user's.
 
@@ -106,9 +111,8 @@ def load_profile(name: str) -> Profile:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
         raise ProfileError(
-            f"no profile '{name}'; there are {shipped}, or give a TOML file"
+            f"no profile '{name}'; there are {', '.join(shipped_profiles())}, or give a TOML file"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: not a TOML file ({error})") from None
