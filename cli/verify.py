@@ -53,7 +53,7 @@ def verify(
     else:
         verdict, clips = _store(path)
     for fault in verdict.faults:
-        out.print(fault, markup=False, highlight=False, soft_wrap=True)
+        out.print(fault, highlight=False, soft_wrap=True)
     for remark in verdict.remarks[:_SHOWN]:
         note("{}", remark)
     if len(verdict.remarks) > _SHOWN:
@@ -96,7 +96,6 @@ def _dataset(path: Path, folds: Path | None) -> tuple[Verdict, list[tuple[str, s
 
 
 def _print_paces(clips: list[tuple[str, str, float]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from clipmsa.extract.pace import odd_paces
@@ -107,12 +106,11 @@ def _print_paces(clips: list[tuple[str, str, float]]) -> None:
         return
     table = Table("text and length disagree", "words", "seconds", "pace")
     for pace in paces:
-        table.add_row(escape(pace.id), str(pace.words), f"{pace.seconds:.1f}", pace.reason)
+        table.add_row(pace.id, str(pace.words), f"{pace.seconds:.1f}", pace.reason)
     out.print(table)
 
 
 def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from clipmsa.cache.errors import MediaError
@@ -141,5 +139,5 @@ def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str
     table = Table("text and sound disagree", "nats a letter", "text")
     for id_ in odd:
         text = clips[id_].utterance.text
-        table.add_row(escape(id_), f"{surprises[id_]:.2f}", escape(text[:60]))
+        table.add_row(id_, f"{surprises[id_]:.2f}", text[:60])
     out.print(table)

@@ -160,19 +160,18 @@ def _check_activation(
     only where it loads the weights itself.
     """
     trained = _trained_with_quick_gelu(checkpoint, state)
-    named = isinstance(architecture, str)
-    chosen = open_clip.get_model_config(architecture) if named else architecture
+    if isinstance(architecture, str):
+        chosen: Mapping[str, Any] = open_clip.get_model_config(architecture)
+        what = f"architecture '{architecture}'"
+        other = f"{architecture}-quickgelu" if trained else architecture.removesuffix("-quickgelu")
+        remedy = f"take '{other}'" if other in open_clip.list_models() else "take another"
+    else:
+        chosen, what = architecture, "the architecture"
+        remedy = f"set quick_gelu = {str(trained).lower()}"
     built = bool(chosen.get("quick_gelu", False))
     if trained is None or trained == built:
         return
     names = {True: "QuickGELU", False: "GELU"}
-    remedy = f"set quick_gelu = {str(trained).lower()}"
-    if isinstance(architecture, str):
-        remedy = "take the architecture of its own name"
-        other = f"{architecture}-quickgelu" if trained else architecture.removesuffix("-quickgelu")
-        if other != architecture and other in open_clip.list_models():
-            remedy = f"take '{other}'"
-    what = f"architecture '{architecture}'" if named else "the architecture"
     raise WeightsError(
         f"{checkpoint}: was trained with {names[trained]}, and {what} has {names[built]}: its "
         f"features would be silently wrong; {remedy}"

@@ -6,8 +6,6 @@ does not hold on other data.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +15,7 @@ import tomli_w
 import torch
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.csvtext import csv_text
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cache.files import publish_text
 
@@ -169,10 +168,9 @@ def _drawn(
 def _write(out: Path, study: optuna.Study, best: RunConfig) -> None:
     publish_text(out / "best.toml", tomli_w.dumps(as_plain(best)))
     keys = list(study.best_params)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "valid_mae", *keys])
-    for trial in study.get_trials(deepcopy=False):
-        if trial.value is not None:
-            writer.writerow([trial.number, trial.value, *(trial.params[key] for key in keys)])
-    publish_text(out / "trials.csv", text.getvalue())
+    lines = [
+        [trial.number, trial.value, *(trial.params[key] for key in keys)]
+        for trial in study.get_trials(deepcopy=False)
+        if trial.value is not None
+    ]
+    publish_text(out / "trials.csv", csv_text(["trial", "valid_mae", *keys], lines))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipmsa.cache.csvtext import unguarded
 from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import is_drawn
 from clipmsa.fusion.metrics import METRICS
@@ -157,7 +158,7 @@ def _read_test(path: Path, seeds: Sequence[int]) -> tuple[tuple[str, ...], Float
     try:
         labels = np.array([float(row["label"]) for row in rows])
         scores = np.array([[float(row[f"prediction_{seed}"]) for row in rows] for seed in seeds])
-        ids = tuple(row["id"] for row in rows)
+        ids = tuple(unguarded(row["id"]) for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not the predictions of a run ({error!r})") from None
     if not ids:
