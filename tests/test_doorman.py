@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("gradio")
@@ -80,20 +78,3 @@ def test_names_of_streams_are_no_markdown() -> None:
     assert in_markdown("![x](http://h/) <img>") == r"\!\[x\]\(http\:\/\/h\/\) &lt;img&gt;"
     row = Row("a.mp4", 0.0, 1.0, "", score=0.0, untrained=("![x](http://h/)",))
     assert "![x]" not in notes([row])
-
-
-def test_the_model_is_named_without_its_folder(tmp_path: Path) -> None:
-    import torch
-
-    from clipmsa.cli._page import build
-
-    class Models:
-        path = tmp_path / "runs" / "mosi"
-
-    class Served:
-        models = Models()
-
-    page = build(Served(), "pretrained", torch.device("cpu"))  # type: ignore[arg-type]
-    said = str(page.get_config_file())
-    assert "mosi" in said
-    assert str(tmp_path) not in said
