@@ -26,7 +26,7 @@ class Doorman:
         self._app = app
         self._given = {name.lower() for name in names}
         own = {"localhost", socket.gethostname().lower()}
-        self._names = own | {_name(f"//{name}") for name in self._given}
+        self._names = own | {_name(f"//{name}") for name in self._given} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):

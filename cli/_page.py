@@ -146,7 +146,7 @@ def told(error: ClipmsaError, *files: str | None) -> str:
 
 def in_markdown(text: str) -> str:
     """Text that stands for itself in Markdown, and in the HTML that Markdown may hold."""
-    return re.sub(r"([^\w\s&;])", r"\\\1", html.escape(text))
+    return re.sub(r"([^\w\s&;]|_)", r"\\\1", html.escape(text, quote=False))
 
 
 def _without_folders(text: str, *files: str | None) -> str:

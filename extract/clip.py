@@ -189,7 +189,8 @@ def _trained_with_quick_gelu(checkpoint: Path, state: Mapping[str, Tensor]) -> b
         beside = checkpoint.with_name("open_clip_config.json")
         said = json.loads(beside.read_text(encoding="utf-8")).get("model_cfg", {})
         return bool(said.get("quick_gelu", False))
-    names = {part.rpartition("--")[2] for part in checkpoint.absolute().parts}
+    hub = next((part for part in checkpoint.parts if part.startswith("models--")), "")
+    names = {checkpoint.name, checkpoint.parent.name, hub.rpartition("--")[2]}
     if any(name.endswith(".openai") or "quickgelu" in name for name in names):
         return True
     known = {_activations()[name] for name in names if name in _activations()}

@@ -79,7 +79,10 @@ def _names(source: Mapping[str, str]) -> list[str]:
         file = source.get("file")
         parts = [*(file.split("/") if file else ()), *source["hub"].split("/")]
     else:
-        parts = [file_name(source["url"])] if "url" in source else []
+        parts = []
+        with suppress(ValueError):  # no address, or none at all
+            parts = [file_name(source.get("url", ""))]
+    # A name alone, as both systems of names see it.
     plain = all(PureWindowsPath(part).name == part and part.strip(" .") for part in parts)
     return parts if plain else []
 

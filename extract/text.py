@@ -117,7 +117,7 @@ def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:
     Raises:
         ProfileError: there is no table, or transformers cannot build what it describes.
     """
-    values = sizes_of(stream, architecture or {})
+    values = sizes_of(stream, architecture if isinstance(architecture, Mapping) else {})
     model_type = values.pop("model_type", None)
     if model_type is None:
         raise ProfileError(

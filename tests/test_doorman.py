@@ -74,7 +74,7 @@ def test_the_page_tells_names_of_files_and_no_folders(capsys: pytest.CaptureFixt
 
 
 def test_names_of_streams_are_no_markdown() -> None:
-    assert in_markdown("a_b 1") == "a_b 1"
+    assert in_markdown("a 1 é") == "a 1 é"
     assert in_markdown("![x](http://h/) <img>") == r"\!\[x\]\(http\:\/\/h\/\) &lt;img&gt;"
     row = Row("a.mp4", 0.0, 1.0, "", score=0.0, untrained=("![x](http://h/)",))
     assert "![x]" not in notes([row])

@@ -227,6 +227,7 @@ def test_an_address_that_a_model_names_is_not_visited(caches: Path, weights: str
         "hub:org/model#../../../secret.txt",
         "hub:org/model#/etc/passwd",
         "url:https://host/a/..",
+        "url:http://[",
         "passwd",
     ],
 )
