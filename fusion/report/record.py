@@ -188,7 +188,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # a carriage return in an id stays one
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; train the run again") from None
     except UnicodeDecodeError as error:
