@@ -47,12 +47,8 @@ def write(path: Path, content: bytes) -> Path:
 
 @pytest.fixture
 def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose every part names code of its own, which would leave a file; nobody answers."""
-
-    def asked(*_: Any) -> str:
-        raise AssertionError("a question")
-
-    monkeypatch.setattr("builtins.input", asked)
+    """A folder whose every part names code of its own, which would leave a file; a yes to all."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     folder = tmp_path / "model"
     ran = tmp_path / "ran"
     code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass C: pass\n"
