@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,7 +53,9 @@ def evaluate(
         table = evaluation.table()
         for name in table.select_dtypes(["object", "string"]):
             table[name] = table[name].map(guarded)
-        publish_text(predictions, table.to_csv(index=False, lineterminator="\n"))
+        # Texts in quotes: a carriage return in one would else begin a row, perhaps with a formula.
+        written = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        publish_text(predictions, written)
         note("{}: {} utterances", predictions, len(evaluation.rows))
     title = f"{split}{', without ' + ', '.join(withheld) if withheld else ''}"
     rows = list(_rows(evaluation, title, groups))

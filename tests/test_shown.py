@@ -190,7 +190,7 @@ def test_the_tables_that_verbs_write_start_no_formula(plant, tmp_path: Path) -> 
     line = ["evaluate", str(run), "--features", str(tmp_path / "s.h5"), "--device", "cpu"]
     assert main([*line, "--predictions", str(scored)]) == 0
     for table in (run / "predictions.csv", scored):
-        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"), newline="")))
+        rows = list(csv.DictReader(io.StringIO(table.read_bytes().decode(), newline="")))
         texts = [row[key] for row in rows for key in ("id", "text", "video_id") if key in row]
         assert not [text for text in texts if text[:1] in "=+-@\t\r\n"]
         assert {unguarded(row["id"]) for row in rows} >= {f"{x}$_$0" for x in FORMULAS[:5]}
