@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import gradio
 from matplotlib.figure import Figure
 
-from clipmsa.cache.errors import ClipmsaError
+from clipmsa.cache.errors import ClipmsaError, MediaError, SubtitleError
 from clipmsa.extract.subtitles import SUFFIXES, read_subtitles
 from clipmsa.extract.transcribe import find_transcriber
 from clipmsa.extract.utterances import Script
 from clipmsa.extract.weights import WeightsMode
 
+from .console import note
 from .timeline import Row, Timeline
 
 if TYPE_CHECKING:
@@ -44,14 +47,15 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
                 rows.append(row)
                 yield draw(rows), [cells(row) for row in rows], notes(rows)
         except ClipmsaError as error:
-            raise gradio.Error(str(error), print_exception=False) from None
+            raise gradio.Error(told(error, video, subtitles), print_exception=False) from None
 
     def seek(table: Any, event: gradio.SelectData) -> Any:
         return gradio.Video(playback_position=float(event.row_value[0]))
 
     page: gradio.Blocks = gradio.Blocks(title="clipmsa", fill_width=True, delete_cache=(3600, 3600))
     with page:
-        gradio.Markdown(f"## Sentiment of a video\nModel: `{timeline.models.path}`")
+        name = timeline.models.path.resolve().name
+        gradio.Markdown(f"## Sentiment of a video\nModel: {in_markdown(name)}")
         with gradio.Row():
             with gradio.Column(scale=2):
                 video = gradio.Video(label="Video", sources=["upload", "webcam"])
@@ -104,7 +108,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 def cells(row: Row) -> list[Any]:
     """A row of the table, under `_COLUMNS`."""
     if row.error is not None:
-        return [row.start, row.end, row.error, *[None] * 7]
+        return [row.start, row.end, _without_folders(row.error, row.file), *[None] * 7]
     given = row.contributions or {}
     return [
         row.start,
@@ -124,8 +128,31 @@ def notes(rows: Sequence[Row]) -> str:
     if wordless := sum("text" in row.missing for row in rows):
         said.append(f"{wordless} of {len(rows)} scored without text, from sound and picture alone.")
     if untrained := sorted({stream for row in rows for stream in row.untrained}):
-        said.append(f"**Untrained encoders** ({', '.join(untrained)}): these scores say nothing.")
+        names = in_markdown(", ".join(untrained))
+        said.append(f"**Untrained encoders** ({names}): these scores say nothing.")
     return "  \n".join(said)
+
+
+def told(error: ClipmsaError, *files: str | None) -> str:
+    """An error for the page, as HTML: of the files that were sent, by their names alone.
+
+    What it says of this machine, as where weights are missing, is for the terminal.
+    """
+    if not isinstance(error, MediaError | SubtitleError):
+        note("[bold red]error:[/] {}", error)
+        return "It cannot be done here; the terminal that serves this page says why."
+    return html.escape(_without_folders(str(error), *files))
+
+
+def in_markdown(text: str) -> str:
+    """Text that stands for itself in Markdown, and in the HTML that Markdown may hold."""
+    return re.sub(r"([^\w\s&;]|_)", r"\\\1", html.escape(text, quote=False))
+
+
+def _without_folders(text: str, *files: str | None) -> str:
+    for file in filter(None, files):
+        text = text.replace(file, Path(file).name)
+    return text
 
 
 def _rounded(value: float | None) -> float | None:

@@ -113,7 +113,7 @@ def ablate(
             on_epoch=on_epoch,
             on_note=lambda text: note("{}", text),
         )
-    stdout.print((folder / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False)
+    stdout.print((folder / "table.md").read_text(encoding="utf-8"), highlight=False)
     features_of = [run.metrics["features"] for _, run in results]
     warn_untrained(sorted({name for of in features_of for name in of["untrained"]}))
     warn_empty(sorted({name for of in features_of for name in of["empty_in_train"]}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,6 +40,7 @@ def cut(
 
     Example: clipmsa cut recordings/ --out clips.csv
     """
+    from clipmsa.cache.csvtext import csv_text
     from clipmsa.cache.errors import MediaError, SubtitleError, TableError
     from clipmsa.cache.files import publish_text
     from clipmsa.cache.store import SPLITS
@@ -98,11 +97,7 @@ def cut(
             advance(number, len(paths), f"{len(rows)} utterances")
     if not rows:
         raise TableError(f"{out}: not written, since no video could be cut")
-    text = io.StringIO()
-    table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    publish_text(out, text.getvalue())
+    publish_text(out, csv_text(_COLUMNS, (row.values() for row in rows)))
     note(
         "{}: {} utterances of {} videos ({}); fill in the labels, -3 to 3, then `clipmsa extract "
         "--dataset {}`",
@@ -117,7 +112,7 @@ def cut(
 
 
 def _cells(clip: Clip, path: str, clip_id: int, split: str) -> dict[str, object]:
-    """A row of the table; a whole video has no times."""
+    """A row of the table, in the order of `_COLUMNS`; a whole video has no times."""
     whole = clip.end is None
     return {
         "path": path,

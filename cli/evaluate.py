@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import note, out, pick_device, warn_drawn, warn_untrained
+from .console import note, out, pick_device, styled, warn_drawn, warn_untrained
 from .train import number
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def evaluate(
     Example: clipmsa evaluate runs/mosi --features cache/mosi.h5 --by length,face
     """
     from clipmsa.cache import FeatureStore
+    from clipmsa.cache.csvtext import guarded
     from clipmsa.cache.files import publish_text
     from clipmsa.fusion.checkpoint import load_run
     from clipmsa.fusion.evaluation import evaluate as score
@@ -53,7 +55,12 @@ def evaluate(
     evaluation = score(checkpoints, store, split, withheld, pick_device(device))
     groups = {name: evaluation.subsets(name) for name in _words(by)}
     if predictions is not None:
-        publish_text(predictions, evaluation.table().to_csv(index=False, lineterminator="\n"))
+        table = evaluation.table()
+        for name in table.select_dtypes(["object", "string"]):
+            table[name] = table[name].map(guarded)
+        # Texts in quotes: a carriage return in one would else begin a row, perhaps with a formula.
+        written = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        publish_text(predictions, written)
         note("{}: {} utterances", predictions, len(evaluation.rows))
     title = f"{split}{', without ' + ', '.join(withheld) if withheld else ''}"
     rows = list(_rows(evaluation, title, groups))
@@ -92,7 +99,6 @@ _SHOWN = {
 
 
 def _print(rows: list[Any], seeds: int) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"mean over {seeds} seed{'s' if seeds > 1 else ''} and 95 % interval")
@@ -102,9 +108,8 @@ def _print(rows: list[Any], seeds: int) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for subset, count, metrics in rows:
         cells = [
-            f"{number(metrics[key]['mean'])}\n"
-            f"[dim]{number(metrics[key]['ci95'][0])} .. {number(metrics[key]['ci95'][1])}[/]"
-            for key in _SHOWN
+            styled("{}\n[dim]{} .. {}[/]", *map(number, (m["mean"], *m["ci95"])))
+            for m in (metrics[key] for key in _SHOWN)
         ]
-        table.add_row(escape(subset), str(count), *cells)
+        table.add_row(subset, str(count), *cells)
     out.print(table)

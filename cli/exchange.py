@@ -163,11 +163,15 @@ def _export_mmsa(
     if tokenizer is not None:
         from transformers import AutoTokenizer
 
+        from clipmsa.extract.text import reason_of
+
         try:
-            tokenize = bert_tokens(AutoTokenizer.from_pretrained(tokenizer), max_tokens)
+            loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+            tokenize = bert_tokens(loaded, max_tokens)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ExchangeError(f"--tokenizer {tokenizer}: cannot be loaded ({reason})") from None
+            raise ExchangeError(
+                f"--tokenizer {tokenizer}: cannot be loaded ({reason_of(error)})"
+            ) from None
     for line in export_mmsa(store, file, streams, rows, tokenize):
         note("{}", line)
     note(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, out, tell_oddities, tell_splits, warn_untrained
+from .console import note, out, styled, tell_oddities, tell_splits, warn_untrained
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -49,7 +49,7 @@ def inspect_dataset(path: Path, folds: Path | None, everything: bool) -> None:
 
     manifest = read_dataset(str(path), None, folds)
     found = survey(manifest)
-    out.print(f"{path}: {manifest.layout}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{path}: {manifest.layout}", highlight=False, soft_wrap=True)
     _print_counts(found)
     tell_splits(manifest.splits)
     tell_oddities(manifest)
@@ -70,8 +70,8 @@ def _print_counts(found: Survey) -> None:
         table.add_row(what, *map(str, counts), str(sum(counts)))
         for (counted, whose), published in found.published.items():
             if counted == what:
-                row = [f"[dim]{number}[/]" for number in (*published, sum(published))]
-                table.add_row(f"[dim]  published ({whose})[/]", *row)
+                row = [styled("[dim]{}[/]", number) for number in (*published, sum(published))]
+                table.add_row(styled("[dim]  published ({})[/]", whose), *row)
     out.print(table)
 
 
@@ -83,7 +83,6 @@ def inspect_store(path: Path) -> None:
     out.print(
         f"{opened.path}: dataset '{opened.dataset}', profile '{opened.profile}', "
         f"written {opened.created} by clipmsa {opened.clipmsa_version}",
-        markup=False,
         highlight=False,
         soft_wrap=True,
     )
@@ -139,10 +138,9 @@ def _print_streams(store: FeatureStore) -> None:
 
 
 def _print_failures(store: FeatureStore) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("left out", "stage", "error")
     for failure in store.failed:
-        table.add_row(*map(escape, failure))
+        table.add_row(*failure)
     out.print(table)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Advance, note, out, pick_device, progress, warn_untrained
+from .console import (
+    Advance,
+    note,
+    out,
+    pick_device,
+    progress,
+    shown,
+    shown_in_json,
+    styled,
+    warn_untrained,
+)
 
 if TYPE_CHECKING:
     from .timeline import Row
@@ -113,7 +122,8 @@ def _json_lines(model: Path) -> Iterator[Write]:
     """Every row as it comes, one JSON object a line."""
 
     def write(row: Row) -> None:
-        print(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False), flush=True)
+        line = json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
+        print(shown_in_json(line), flush=True)
 
     yield write
 
@@ -121,6 +131,8 @@ def _json_lines(model: Path) -> Iterator[Write]:
 @contextmanager
 def _csv_table(model: Path) -> Iterator[Write]:
     """Every row as it comes, under a header; lists are separated by spaces."""
+    from clipmsa.cache.csvtext import csv_line
+
     from .timeline import Row
 
     def cells(row: Row) -> dict[str, object]:
@@ -131,12 +143,14 @@ def _csv_table(model: Path) -> Iterator[Write]:
             for key, value in values.items()
         } | {f"contribution_{modality}": given.get(modality) for modality in _MODALITIES}
 
-    table = csv.DictWriter(sys.stdout, list(cells(Row("", 0.0, None, ""))), lineterminator="\n")
-    table.writeheader()
+    def write_line(values: Iterable[object]) -> None:
+        line = csv_line(values)
+        print(shown(line) if sys.stdout.isatty() else line, end="", flush=True)
+
+    write_line(cells(Row("", 0.0, None, "")))
 
     def write(row: Row) -> None:
-        table.writerow(cells(row))
-        sys.stdout.flush()
+        write_line(cells(row).values())
 
     yield write
 
@@ -144,10 +158,9 @@ def _csv_table(model: Path) -> Iterator[Write]:
 @contextmanager
 def _rich_table(model: Path) -> Iterator[Write]:
     """A table for reading, printed at the end."""
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(str(model)), caption="text, audio, vision: what each gave the score")
+    table = Table(title=str(model), caption="text, audio, vision: what each gave the score")
     for heading in ("file", "seconds", "text"):
         table.add_column(heading, overflow="fold")
     for heading in ("score", "±", "in words", *_MODALITIES, "faces"):
@@ -155,14 +168,14 @@ def _rich_table(model: Path) -> Iterator[Write]:
 
     def write(row: Row) -> None:
         end = "" if row.end is None else f"{row.end:.1f}"
-        start = (escape(row.file), f"{row.start:.1f} - {end}")
+        start = (row.file, f"{row.start:.1f} - {end}")
         if row.error is not None:
-            table.add_row(*start, f"[red]{escape(row.error)}[/]")
+            table.add_row(*start, styled("[red]{}[/]", row.error))
             return
         given = row.contributions or {}
         table.add_row(
             *start,
-            escape(row.text),
+            row.text,
             _signed(row.score),
             "-" if row.spread is None else f"{row.spread:.2f}",
             row.word,

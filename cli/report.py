@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from .console import note, pick_device, progress, warn_untrained
+from .console import note, pick_device, progress, shown, warn_untrained
 
 if TYPE_CHECKING:
     from clipmsa.fusion.report import Report
@@ -55,8 +55,8 @@ def report(
     if runs[0].is_file():
         if len(runs) > 1 or features or clips or utterance:
             raise typer.BadParameter(
-                f"{runs[0]} is a file of predictions; give it alone, without other options "
-                f"than --out",
+                f"{shown(str(runs[0]))} is a file of predictions; give it alone, without other "
+                f"options than --out",
                 param_hint="RUN...",
             )
         write_video_report(runs[0], out)

@@ -55,7 +55,7 @@ def verify(
     else:
         verdict, clips = _store(path)
     for fault in verdict.faults:
-        out.print(fault, markup=False, highlight=False, soft_wrap=True)
+        out.print(fault, highlight=False, soft_wrap=True)
     for remark in verdict.remarks[:_SHOWN]:
         note("{}", remark)
     if len(verdict.remarks) > _SHOWN:
@@ -97,7 +97,6 @@ def _dataset(path: Path, folds: Path | None) -> tuple[Verdict, list[tuple[str, s
 
 def _print_paces(clips: list[tuple[str, str, float]]) -> int:
     """Give how many texts do not fit the length of their clip."""
-    from rich.markup import escape
     from rich.table import Table
 
     from clipmsa.extract.pace import odd_paces
@@ -108,14 +107,13 @@ def _print_paces(clips: list[tuple[str, str, float]]) -> int:
         return 0
     table = Table("text and length disagree", "words", "seconds", "pace")
     for pace in paces:
-        table.add_row(escape(pace.id), str(pace.words), f"{pace.seconds:.1f}", pace.reason)
+        table.add_row(pace.id, str(pace.words), f"{pace.seconds:.1f}", pace.reason)
     out.print(table)
     return len(paces)
 
 
 def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> int:
     """Give how many texts are not what is heard."""
-    from rich.markup import escape
     from rich.table import Table
 
     from clipmsa.cache.errors import MediaError
@@ -144,6 +142,6 @@ def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str
     table = Table("text and sound disagree", "nats a letter", "text")
     for id_ in odd:
         text = clips[id_].utterance.text
-        table.add_row(escape(id_), f"{surprises[id_]:.2f}", escape(text[:60]))
+        table.add_row(id_, f"{surprises[id_]:.2f}", text[:60])
     out.print(table)
     return len(odd)

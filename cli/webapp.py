@@ -24,20 +24,32 @@ def serve(
         str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve at.")] = 7860,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="A name it is reached by, as behind a proxy; repeatable."),
+    ] = None,
+    max_upload: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="The largest file that may be uploaded.")
+    ] = 4000,
     browser: Annotated[bool, typer.Option(help="Open it in the browser.")] = True,
 ) -> None:
     """Serve a page that scores videos: drop one, type or upload what is said, see the timeline.
 
-    It is served to this machine alone, and tells nobody about it. Needs Gradio (the extra `app`).
+    It is served to this machine alone, and tells nobody about it. Requests under other names than
+    this machine's, or from pages of other sites, are refused. Needs Gradio (the extra `app`).
 
     Example: clipmsa app runs/mosi --port 7860
     """
     if find_spec("gradio") is None:
         raise ClipmsaError("`clipmsa app` needs Gradio: pip install 'clipmsa[app]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is loaded
+    os.environ["GRADIO_NUM_WORKERS"] = "0"  # further processes would take uploads unguarded
+    from starlette.middleware import Middleware  # comes with Gradio
+
     from clipmsa.extract.weights import weights_mode
     from clipmsa.fusion.predict import load_models
 
+    from ._doorman import Doorman
     from ._page import build
     from .timeline import Timeline
 
@@ -54,8 +66,9 @@ def serve(
         share=False,
         inbrowser=browser,
         quiet=True,
-        show_error=True,
+        show_error=False,  # of errors that are none of ours, whose words may hold paths
         ssr_mode=False,
         footer_links=[],
-        max_file_size="4gb",
+        max_file_size=max_upload * 10**6,
+        app_kwargs={"middleware": [Middleware(Doorman, names=[f"{host}:{port}", *(name or [])])]},
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import note, out, progress
+from .console import note, out, progress, styled
 
 if TYPE_CHECKING:
     from clipmsa.extract.profiles import Profile
@@ -65,7 +65,6 @@ Sources = list[tuple[list[str], dict[str, Any]]]  # what needs a checkpoint, and
 
 def show_list(sources: Sources, folder: Path | None, options: str) -> None:
     """A table of checkpoints; those that are there are read and checked."""
-    from rich.markup import escape
     from rich.table import Table
 
     from clipmsa.cache.errors import ChecksumError, WeightsError
@@ -76,16 +75,16 @@ def show_list(sources: Sources, folder: Path | None, options: str) -> None:
     for streams, source in sources:
         what = f"{source_name(source)}{' ' + source['file'] if 'file' in source else ''}"
         size = str(source.get("megabytes", "?"))
-        digest, where = source.get("sha256", "not given"), "[red]missing[/]"
+        digest, where = source.get("sha256", "not given"), styled("[red]missing[/]")
         try:
             found = find_checkpoint(streams[0], source, folder or "pretrained", fetch=False)
-            size, digest, where = f"{_megabytes(found):.0f}", found.sha256, escape(str(found.path))
+            size, digest, where = f"{_megabytes(found):.0f}", found.sha256, styled("{}", found.path)
         except ChecksumError:
             missing += 1
-            where = "[red]another file, or damaged[/]"
+            where = styled("[red]another file, or damaged[/]")
         except WeightsError:
             missing += 1
-        table.add_row(", ".join(streams), escape(what), size, digest[:16], where)
+        table.add_row(", ".join(streams), what, size, digest[:16], where)
     out.print(table)
     if missing:
         note(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize
+from transformers import dynamic_module_utils
 
-from clipmsa.cache.errors import ProfileError
+from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
+from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded, sizes_of
 from .inference import OneQueryAttention, for_inference, with_winograd
 
 _TEXT_BATCH = 64
@@ -140,10 +143,69 @@ def _clip(stream: str, checkpoint: Path | None, architecture: str | Mapping[str,
             with _quiet():
                 model = open_clip.create_model(architecture, load_weights=False)
         else:
-            model = open_clip.CLIP(**_mutable(architecture))
+            model = open_clip.CLIP(**sizes_of(stream, architecture))
     if checkpoint is not None:
-        load_strictly(model, clip_state_dict(read_state(checkpoint)), checkpoint)
+        state = read_state(checkpoint)
+        _check_activation(checkpoint, state, architecture)
+        load_strictly(model, clip_state_dict(state), checkpoint)
     return model.eval()
+
+
+def _check_activation(
+    checkpoint: Path, state: Mapping[str, Tensor], architecture: str | Mapping[str, Any]
+) -> None:
+    """Refuse weights trained with QuickGELU in a network with GELU, and the reverse.
+
+    They fit key for key, and their features would be silently wrong. open_clip warns of it, though
+    only where it loads the weights itself.
+    """
+    trained = _trained_with_quick_gelu(checkpoint, state)
+    if isinstance(architecture, str):
+        chosen: Mapping[str, Any] = open_clip.get_model_config(architecture)
+        what = f"architecture '{architecture}'"
+        other = f"{architecture}-quickgelu" if trained else architecture.removesuffix("-quickgelu")
+        remedy = f"take '{other}'" if other in open_clip.list_models() else "take another"
+    else:
+        chosen, what = architecture, "the architecture"
+        remedy = f"set quick_gelu = {str(trained).lower()}"
+    built = bool(chosen.get("quick_gelu", False))
+    if trained is None or trained == built:
+        return
+    names = {True: "QuickGELU", False: "GELU"}
+    raise WeightsError(
+        f"{checkpoint}: was trained with {names[trained]}, and {what} has {names[built]}: its "
+        f"features would be silently wrong; {remedy}"
+    )
+
+
+def _trained_with_quick_gelu(checkpoint: Path, state: Mapping[str, Tensor]) -> bool | None:
+    """Whether it was, by what lies beside the file, by its name, or by what it holds; None unknown.
+
+    Names are those of open_clip's own list of checkpoints, and of folders and caches of the hub.
+    """
+    if any(key.startswith("audio.") for key in state):
+        return True  # AudioCLIP, which began as OpenAI's
+    with suppress(OSError, ValueError, AttributeError):
+        beside = checkpoint.with_name("open_clip_config.json")
+        said = json.loads(beside.read_text(encoding="utf-8")).get("model_cfg", {})
+        return bool(said.get("quick_gelu", False))
+    hub = next((part for part in checkpoint.parts if part.startswith("models--")), "")
+    names = {checkpoint.name, checkpoint.parent.name, hub.rpartition("--")[2]}
+    if any(name.endswith(".openai") or "quickgelu" in name for name in names):
+        return True
+    known = {_activations()[name] for name in names if name in _activations()}
+    return known.pop() if len(known) == 1 else None
+
+
+@cache
+def _activations() -> Mapping[str, bool]:
+    """Whether QuickGELU was trained with, by the repositories and files that open_clip lists."""
+    found = {}
+    for model, tag in open_clip.list_pretrained():
+        listed = open_clip.get_pretrained_cfg(model, tag)
+        for place in filter(None, (listed.get("hf_hub"), listed.get("url"))):
+            found[place.rstrip("/").rpartition("/")[2]] = bool(listed.get("quick_gelu", False))
+    return found
 
 
 def clip_state_dict(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -160,15 +222,17 @@ def clip_state_dict(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without open_clip's log: it warns of random weights, which were asked for or are replaced."""
+    """Without open_clip's log: it warns of random weights, which were asked for or are replaced.
+
+    Some of its text towers and tokenizers come from the hub, through transformers: that does not
+    get to ask whether a repository's code may run.
+    """
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, [logging.NullHandler()]
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # seconds for the answer: it does not ask then
     try:
         yield
     finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
         root.handlers = handlers
-
-
-def _mutable(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that open_clip may take entries out of, as it does."""
-    return {k: _mutable(v) if isinstance(v, Mapping) else v for k, v in table.items()}

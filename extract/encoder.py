@@ -7,6 +7,7 @@ To add one, write a class like those in `text.py`, `speech.py`, `clip.py`, `audi
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import zipfile
 from abc import ABC, abstractmethod
@@ -162,6 +163,35 @@ def encoder_class(name: str) -> type[Encoder]:
     module, _, attribute = _ENCODERS[name].partition(":")
     found: type[Encoder] = getattr(import_module(f"clipmsa.extract.{module}"), attribute)
     return found
+
+
+# Under such keys the libraries that build an encoder look up a model, its weights or code for it.
+_PLACES = re.compile(r"^_|^hf_|^timm_|_implementation$|backbone|pretrained")
+_WORD = re.compile(r"[\w.+-]*")  # "gelu"; no path, no address, no name of a repository
+
+
+def sizes_of(stream: str, architecture: object) -> dict[str, Any]:
+    """A copy of an `architecture` table that holds sizes and words, and nothing to go and get.
+
+    Such a table may come out of a model's file, which anybody may have written.
+
+    Raises:
+        ProfileError: it is no table, or names a thing elsewhere.
+    """
+    if not isinstance(architecture, Mapping):
+        raise ProfileError(f"stream '{stream}': architecture must be a table of sizes")
+    for key, value in architecture.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        words = [word for word in values if isinstance(word, str)]
+        if _PLACES.search(key) or not all(map(_WORD.fullmatch, words)):
+            raise ProfileError(
+                f"stream '{stream}': architecture has {key} = {value!r}; a table is of sizes, and "
+                f"nothing is fetched that it names"
+            )
+    return {
+        key: sizes_of(stream, value) if isinstance(value, Mapping) else value
+        for key, value in architecture.items()
+    }
 
 
 @contextmanager

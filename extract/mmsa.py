@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from clipmsa.cache import Utterance
+from clipmsa.cache.csvtext import unguarded
 
 from .clips import Clip, Manifest
 from .tables import MediaFinder, Row, file_name, label_of, read_clips, seconds_of, split_of
@@ -56,6 +57,7 @@ def video_id(path: str) -> str:
 
 def _csv_row(root: Path) -> Callable[[Row], Clip]:
     def clip(row: Row) -> Clip:
+        row = {column: unguarded(cell) for column, cell in row.items()}  # as `cut` writes them
         cell = row["path"]
         path = PurePosixPath(cell.replace("\\", "/"))
         if path.is_absolute() or PureWindowsPath(cell).drive or ".." in path.parts:

@@ -101,6 +101,11 @@ class Profile:
         return replace(self, streams=(*self.streams, *more))
 
 
+def shipped_profiles() -> list[str]:
+    """Their names."""
+    return sorted(file.stem for file in _SHIPPED.glob("*.toml"))
+
+
 def load_profile(name: str) -> Profile:
     """A shipped profile by name, or a TOML file of the user's.
 
@@ -109,7 +114,7 @@ def load_profile(name: str) -> Profile:
     """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not path.exists():
-        shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
+        shipped = ", ".join(shipped_profiles())
         raise ProfileError(f"no profile '{name}'; there are {shipped}, or give a TOML file")
     text = read_text(path, ProfileError, "a profile in TOML")
     try:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +25,11 @@ from .clips import Clip
 from .decode import Decoded, decode
 from .encoder import Encoder
 from .faces import MtcnnFaces
+from .offline import offline
 from .plan import Settings, StreamPlan
 from .profiles import Media, Profile, StreamRecipe, check_precision
-from .weights import WeightsMode, find_checkpoint, source_of
+from .recorded import find_recorded
+from .weights import WeightsMode, find_checkpoint
 from .worker import encode_items
 
 
@@ -143,14 +144,11 @@ def _plan(spec: StreamSpec, mode: WeightsMode, device: torch.device) -> StreamPl
             f"stream '{spec.name}': the store that the model was trained on does not say what made "
             f"it, as those of `clipmsa extract` do; features of new clips cannot be made"
         ) from None
-    source = source_of(spec.weights)
-    if isinstance(mode, Path) and "path" in source:
-        moved = mode / Path(source["path"]).name
-        source = {"path": str(moved)} if moved.exists() else source
-    recipe = StreamRecipe(spec.name, encoder, spec.branch, source, options)
-    checkpoint = find_checkpoint(
-        spec.name, source, "random" if spec.untrained else mode, fetched_with=None
-    )
+    recipe = StreamRecipe(spec.name, encoder, spec.branch, {}, options)
+    if spec.untrained:
+        checkpoint = find_checkpoint(spec.name, {}, "random")
+    else:
+        checkpoint = find_recorded(spec, mode)
     profile = Profile("", "", media, (recipe,))
     plan = StreamPlan(recipe, checkpoint, Settings(profile, mode, precision, device))
     then, now = dict(config), dict(plan.config)
@@ -164,7 +162,8 @@ def _plan(spec: StreamSpec, mode: WeightsMode, device: torch.device) -> StreamPl
 
 def _built(plan: StreamPlan, spec: StreamSpec) -> Encoder:
     """The encoder of a plan, with the weights that it had."""
-    encoder = plan.build()
+    with offline():  # the options, too, are what a file says
+        encoder = plan.build()
     digest = plan.spec(encoder).weights_sha256
     if digest != spec.weights_sha256:
         then = {"weights": spec.config.get("weights"), "weights_sha256": spec.weights_sha256}

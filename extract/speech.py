@@ -17,7 +17,7 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 from clipmsa.cache.errors import ProfileError, WeightsError
 
 from .encoder import WINDOW_SECONDS, Precision, StatesEncoder
-from .text import load_pretrained, quiet, random_model, vectors_of
+from .text import closed, load_pretrained, random_model, reason_of, vectors_of
 
 
 class TransformersSpeech(StatesEncoder):
@@ -98,16 +98,18 @@ def load_features(folder: Path) -> Any:
     """What scales a waveform for the model of a transformers folder.
 
     Raises:
-        WeightsError: the folder does not say; a guess could be silently wrong.
+        WeightsError: the folder does not say, and a guess could be silently wrong; or it names
+            code of its own.
     """
     try:
-        with quiet():
-            return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        with closed():
+            return AutoFeatureExtractor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # transformers raises OSError, ValueError, ImportError, ...
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
-            f"{folder}: has no usable preprocessor_config.json ({reason}); copy the repository's "
-            f"beside the weights"
+            f"{folder}: has no usable preprocessor_config.json ({reason_of(error)}); copy the "
+            f"repository's beside the weights"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from transformers.utils import logging
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Precision, StatesEncoder, in_batches, seeded
+from .encoder import Precision, StatesEncoder, in_batches, seeded, sizes_of
+from .offline import offline
 
 _BATCH = 32
 
@@ -115,7 +117,7 @@ def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:
     Raises:
         ProfileError: there is no table, or transformers cannot build what it describes.
     """
-    values = dict(architecture) if isinstance(architecture, Mapping) else {}
+    values = sizes_of(stream, architecture if isinstance(architecture, Mapping) else {})
     model_type = values.pop("model_type", None)
     if model_type is None:
         raise ProfileError(
@@ -129,7 +131,8 @@ def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:
             raise ProfileError(f"stream '{stream}': architecture '{model_type}' has no '{key}'")
     try:
         with seeded(stream):
-            return AutoModel.from_config(AutoConfig.for_model(model_type, **values))
+            config = AutoConfig.for_model(model_type, **values)
+            return AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # transformers raises ValueError, TypeError, its own, ...
         reason = " ".join(str(error).split())
         raise ProfileError(f"stream '{stream}': architecture cannot be built: {reason}") from None
@@ -146,19 +149,26 @@ def load_pretrained(folder: Path, kind: Any = AutoModel) -> Any:
     `kind` is the class to load it as: AutoModel, or one with a head.
 
     Raises:
-        WeightsError: the folder holds no such model, or weights are missing from it.
+        WeightsError: the folder holds no such model, weights are missing from it, or it needs code
+            of its own.
     """
+    if kernel := _kernel_of(folder):
+        raise WeightsError(
+            f"{folder}: its config.json asks for code of '{kernel}', and no code that a checkpoint "
+            f"names is run; remove that line"
+        )
     try:
-        with quiet(), torch.random.fork_rng(devices=[]):
+        with closed(), torch.random.fork_rng(devices=[]):
             model, info = kind.from_pretrained(
                 folder,
                 local_files_only=True,
+                trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
     except Exception as error:  # transformers raises OSError, ValueError, RuntimeError, ...
-        raise WeightsError(f"{folder}: not a transformers model ({_first_line(error)})") from None
+        raise WeightsError(f"{folder}: not a transformers model ({reason_of(error)})") from None
     absent = sorted(key for key in info["missing_keys"] if not _UNUSED.search(key))
     if absent:
         raise WeightsError(
@@ -177,15 +187,17 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a transformers folder.
 
     Raises:
-        WeightsError: there is none, or not all of it.
+        WeightsError: there is none, not all of it, or it needs code of its own.
     """
     remedy = "copy the repository's tokenizer files, tokenizer.json among them, beside the weights"
     try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with closed():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # transformers raises OSError, ValueError, ImportError, ...
         raise WeightsError(
-            f"{folder}: has no usable tokenizer ({_first_line(error)}); {remedy}"
+            f"{folder}: has no usable tokenizer ({reason_of(error)}); {remedy}"
         ) from None
     # Without a vocabulary transformers makes a tokenizer to which every word is unknown.
     files = tokenizer.vocab_files_names.values()
@@ -196,19 +208,39 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def _kernel_of(folder: Path) -> str:
+    """The code on the hub that a config.json names for its attention or experts; "" for none."""
+
+    def named(config: Any) -> Iterator[str]:
+        for key, value in config.items() if isinstance(config, dict) else ():
+            if key.endswith("_implementation") and "/" in str(value):
+                yield str(value)
+            yield from named(value)
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # which transformers will tell
+        return ""
+    return next(named(config), "")
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the report that transformers prints on loading; its faults are raised instead."""
+def closed() -> Iterator[None]:
+    """Loading by transformers from files alone, without its report, whose faults are raised."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with offline():
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why transformers could not load something, in a line."""
+    if "trust_remote_code" in str(error):  # its text advises on how to run that
+        return "it needs code of its own, and no code in a checkpoint is run"
     return (str(error) or type(error).__name__).splitlines()[0]

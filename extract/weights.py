@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ _HUB_FILES = (
     "spiece*",
 )
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_NEVER = ("*.py",)  # tokenization_*.py among them: no code is run, and none is wanted here
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def find_checkpoint(
     if "hub" in source:
         place = _repository(source, root, fetch)
     elif "url" in source:
-        if "://" not in source["url"] or not _file_name(source["url"]):
+        if "://" not in source["url"] or not file_name(source["url"]):
             raise ProfileError(
                 f"stream '{stream}': source url '{source['url']}' is no address of a file"
             )
@@ -208,10 +210,11 @@ def _repository(source: Mapping[str, Any], root: Path | None, fetch: bool | None
     # asked for completes it, where the hub is in reach.
     if fetch or (fetch is None and root is None and not place.files):
         try:
-            snapshot_download(repository, allow_patterns=patterns, local_dir=local)
+            get = partial(snapshot_download, repository, local_dir=local, ignore_patterns=_NEVER)
+            get(allow_patterns=patterns)
             if not look().files and not single:
                 # Old ones, facebook/wav2vec2-base among them, have the second format only.
-                snapshot_download(repository, allow_patterns=[_HUB_WEIGHTS[1]], local_dir=local)
+                get(allow_patterns=[_HUB_WEIGHTS[1]])
         except Exception as error:  # the hub's own errors and those of its HTTP client
             reason = _reason(error)
         place = look()
@@ -228,7 +231,7 @@ def _single_file(
         import torch
 
         root = Path(torch.hub.get_dir()) / "checkpoints"
-    path, reason = root / _file_name(source["url"]), ""
+    path, reason = root / file_name(source["url"]), ""
     if fetch and not path.is_file():
         try:
             download(source["url"], path, source.get("sha256", ""), on_bytes)
@@ -248,7 +251,8 @@ def _files_of(folder: Path) -> list[Path]:
 
     None where the weights are missing.
     """
-    files = {file for pattern in _HUB_FILES for file in folder.glob(pattern) if file.is_file()}
+    found = {file for pattern in _HUB_FILES for file in folder.glob(pattern) if file.is_file()}
+    files = {file for file in found if not any(file.match(pattern) for pattern in _NEVER)}
     weights = [folder / name for name in _HUB_WEIGHTS if (folder / name).is_file()]
     return [*sorted(files), weights[0]] if weights else []
 
@@ -259,10 +263,10 @@ def _reason(error: Exception) -> str:
     return (str(cause) or type(cause).__name__).splitlines()[0]
 
 
-def _file_name(url: str) -> str:
+def file_name(url: str) -> str:
     """The name under which torch hub keeps a file.
 
-    >>> _file_name("https://zenodo.org/records/1/files/model.pt?download=1")
+    >>> file_name("https://zenodo.org/records/1/files/model.pt?download=1")
     'model.pt'
     """
     return urlsplit(url).path.rpartition("/")[2]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.csvtext import csv_text
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cache.files import publish_text, sole_writer
 
@@ -128,25 +127,22 @@ Row = tuple[Variant, dict[str, Any]]
 
 def csv_table(rows: Sequence[Row]) -> str:
     """One line a variant: variant, row, then mean and standard deviation of every metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     kinds = [(key, kind) for key in METRICS for kind in ("mean", "std")]
-    writer.writerow(["variant", "row", *(f"{key}_{kind}" for key, kind in kinds)])
+    lines = []
     for variant, metrics in rows:
         numbers = [metrics["test"][key][kind] for key, kind in kinds]
-        writer.writerow([variant.name, variant.row, *("" if _nan(n) else n for n in numbers)])
-    return text.getvalue()
+        lines.append([variant.name, variant.row, *("" if _nan(n) else n for n in numbers)])
+    return csv_text(["variant", "row", *(f"{key}_{kind}" for key, kind in kinds)], lines)
 
 
 def csv_comparison(differences: Differences) -> str:
     """One line a variant and metric: the difference to `full`, its 95 % interval, p."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "metric", "difference", "low", "high", "p"])
-    for name, metrics in differences.items():
-        for key, value in metrics.items():
-            writer.writerow([name, key, *("" if _nan(n) else n for n in value)])
-    return text.getvalue()
+    lines = [
+        [name, key, *("" if _nan(n) else n for n in value)]
+        for name, metrics in differences.items()
+        for key, value in metrics.items()
+    ]
+    return csv_text(["variant", "metric", "difference", "low", "high", "p"], lines)
 
 
 def markdown_table(rows: Sequence[Row], differences: Differences | None = None) -> str:

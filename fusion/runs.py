@@ -5,11 +5,9 @@ config.toml  metrics.json  history.csv  predictions.csv  model-<seed>.pt
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.csvtext import csv_text
 from clipmsa.cache.errors import CheckpointError, ConfigError, RunError, TrainingError
 from clipmsa.cache.files import publish_text, sole_writer
 from clipmsa.cache.provenance import difference
@@ -274,7 +273,7 @@ def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict
 
 def _write_history(path: Path, outcomes: Sequence[Outcome]) -> None:
     rows = [asdict(epoch) for outcome in outcomes for epoch in outcome.history]
-    publish_text(path, _csv(rows[0].keys(), (row.values() for row in rows)))
+    publish_text(path, csv_text(rows[0].keys(), (row.values() for row in rows)))
 
 
 def _write_predictions(path: Path, data: FeatureData, outcomes: Sequence[Outcome]) -> None:
@@ -286,15 +285,7 @@ def _write_predictions(path: Path, data: FeatureData, outcomes: Sequence[Outcome
         for row, score in zip(rows, scores.tolist(), strict=True):
             label = float(data.labels[row])
             lines.append([data.store.ids[row], split, label, sum(score) / len(score), *score])
-    publish_text(path, _csv(["id", "split", "label", "prediction", *seeds], lines))
-
-
-def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    publish_text(path, csv_text(["id", "split", "label", "prediction", *seeds], lines))
 
 
 def json_text(value: Any) -> str:

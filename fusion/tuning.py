@@ -6,8 +6,6 @@ does not hold on other data.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +25,7 @@ from pydantic import (
 )
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.csvtext import csv_text
 from clipmsa.cache.errors import ConfigError, RunError
 from clipmsa.cache.files import publish_text, sole_writer
 
@@ -245,10 +244,9 @@ def _drawn(
 def _write(out: Path, study: optuna.Study, best: RunConfig) -> None:
     publish_text(out / "best.toml", tomli_w.dumps(as_plain(best)))
     keys = list(study.best_params)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "valid_mae", *keys])
-    for trial in study.get_trials(deepcopy=False):
-        if trial.value is not None:
-            writer.writerow([trial.number, trial.value, *(trial.params[key] for key in keys)])
-    publish_text(out / "trials.csv", text.getvalue())
+    lines = [
+        [trial.number, trial.value, *(trial.params[key] for key in keys)]
+        for trial in study.get_trials(deepcopy=False)
+        if trial.value is not None
+    ]
+    publish_text(out / "trials.csv", csv_text(["trial", "valid_mae", *keys], lines))

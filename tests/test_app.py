@@ -36,9 +36,10 @@ def test_without_gradio_one_line_says_what_brings_it(monkeypatch, capsys):
     assert capsys.readouterr() == ("", told)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
     """Clips, and a run over two of their streams."""
+    tmp_path = tmp_path_factory.mktemp("app")
     write_demo_dataset(tmp_path / "clips", clips=12)
     profile = load_profile("tiny").only(("albert", "esresnext"))
     extract(read_dataset("d", tmp_path / "clips"), tmp_path / "d.h5", Settings(profile, "random"))
@@ -46,14 +47,14 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(folder) -> Iterator[str]:
     """Where the app serves the run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "clipmsa.cli.main", "app", str(folder / "run")]
-    options = ["--port", str(port), "--no-browser", "--device", "cpu"]
+    options = ["--port", str(port), "--no-browser", "--device", "cpu", "--max-upload", "1"]
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen([*command, *options], stdout=log, stderr=log) as server,
@@ -89,3 +90,26 @@ def test_the_page_scores_as_the_command_does(folder, address):
     assert "Untrained encoders" in remarks
     with pytest.raises(Exception, match="Choose a video first"):
         client.predict(None, "", None, False, api_name="/score")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("gradio") is None, reason="the extra `app` is not installed")
+def test_it_answers_its_own_names_and_pages_takes_what_fits_and_shows_no_folders(folder, address):
+    import requests
+
+    def upload(size: int = 2, **headers: str) -> int:
+        files = {"files": ("a.srt", b"x" * size)}
+        sent = requests.post(f"{address}/gradio_api/upload", files=files, headers=headers)
+        return sent.status_code
+
+    config = requests.get(f"{address}/config")
+    assert config.status_code == 200
+    assert "Model: run" in config.text
+    assert str(folder) not in config.text
+    for path in ("/", "/config", "/gradio_api/info"):
+        strange = requests.get(f"{address}{path}", headers={"Host": "evil.example"})
+        assert strange.status_code == 403
+    assert upload() == upload(Origin=address) == 200
+    assert upload(Origin="http://evil.example") == upload(Origin="null") == 403
+    assert upload(Origin="http://localhost:9999") == 403
+    assert upload(size=10**6 + 10_000) == 413

@@ -49,19 +49,20 @@ def test_other_weights_than_in_training_are_refused_with_both_digests(tmp_path):
     file.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(FingerprintError, match=rf"weights\.sha256: ab12 -> {digest}"):
-        ClipEncoders([spec_of(file)])
+        ClipEncoders([spec_of(file)], tmp_path)
 
 
 def test_other_preprocessing_than_in_training_is_refused(tmp_path):
     file = tmp_path / "model.pt"
     file.write_bytes(b"weights")
+    weights = {"sha256": hashlib.sha256(b"weights").hexdigest()}
     with pytest.raises(FingerprintError, match="preprocessing: 0 -> 1"):
-        ClipEncoders([spec_of(file, preprocessing=0)])
+        ClipEncoders([spec_of(file, weights=weights, preprocessing=0)], tmp_path)
 
 
 def test_weights_that_have_moved_are_named_and_found_in_a_folder_that_is_given(tmp_path):
     spec = spec_of(tmp_path / "gone.pt")
-    with pytest.raises(WeightsError, match=r"gone\.pt.*, or name a folder that has them"):
+    with pytest.raises(WeightsError, match=r"; name a folder that has 'gone\.pt' with --weights"):
         ClipEncoders([spec])
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / "gone.pt").write_bytes(b"weights")

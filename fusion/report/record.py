@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, StrictInt, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from clipmsa.cache.csvtext import unguarded
 from clipmsa.cache.errors import RunError
 from clipmsa.cache.store import is_drawn
 from clipmsa.fusion.checked import LARGEST, Number, one_line
@@ -208,7 +209,7 @@ def _read_test(path: Path, seeds: Sequence[int]) -> tuple[tuple[str, ...], Float
     try:
         labels = _finite([row["label"] for row in rows])
         scores = np.stack([_finite([row[f"prediction_{seed}"] for row in rows]) for seed in seeds])
-        ids = tuple(row["id"] for row in rows)
+        ids = tuple(unguarded(row["id"]) for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not the predictions of a run ({one_line(error)})") from None
     if not ids:
@@ -252,7 +253,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # a carriage return in an id stays one
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; train the run again") from None
     except UnicodeDecodeError as error:
