@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 # Also what spreadsheets skip before they look, and the wide forms of East Asian keyboards. Behind
 # apostrophes too, so that a text of the file's own that looks guarded reads back as it was. A name
-# behind a sign calls nothing: ids of MOSEI such as -3g5yACwYnA$_$10 stay as other programs know them.
+# behind a sign calls nothing: ids of MOSEI such as -3g5yACwYnA$_$10 stay as others know them.
 _FORMULA = re.compile("'*(?:[=@\t\r\n\uff1d\uff0b\uff0d\uff20]|[+-](?![\\w$.-]*\\Z))")
 
 

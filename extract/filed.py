@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, Stream, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.errors import StoreError
+from clipmsa.cache.hdf5 import Hdf5File
 from clipmsa.cache.store import Failure
 
 _HASHED_ROWS = 4096  # at a time
@@ -39,9 +39,9 @@ def refuse_damage(store: FeatureStore) -> None:
         StoreError: they are not those that were written, or the file is gone.
     """
     try:
-        with h5py.File(store.path, "r", locking=False) as file:
+        with Hdf5File(store.path, StoreError) as file:
             for name, stream in store.streams.items():
-                digest, values = hashlib.sha256(), file[f"streams/{name}/values"]
+                digest, values = hashlib.sha256(), file.dataset(f"streams/{name}/values", rank=2)
                 for start in range(0, len(values), _HASHED_ROWS):
                     digest.update(np.ascontiguousarray(values[start : start + _HASHED_ROWS]).data)
                 if stream.checksum not in ("", digest.hexdigest()):
@@ -49,7 +49,7 @@ def refuse_damage(store: FeatureStore) -> None:
                         f"{store.path}: /streams/{name}/values are not those that were written "
                         f"(SHA-256); the file is damaged: copy it anew, or extract it again"
                     )
-    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise StoreError(f"{store.path}: cannot be read any more ({error})") from None
 
 
