@@ -125,11 +125,13 @@ def _one_line(error: Exception) -> str:
 def _place(error: Exception) -> str:
     """Where in this package an error came out of; it went through this file at least."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_ROOT)]
+    ours = [f for f in frames if any(Path(f.filename).is_relative_to(top) for top in _PACKAGE)]
     return f"{Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}"
 
 
 _ROOT = Path(__file__).parent.parent
+# Beside them, in a checkout, lie tests and the libraries of its environment.
+_PACKAGE = [_ROOT / name for name in ("cache", "cli", "extract", "fusion")]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from clipmsa.cache.store import LABEL_LIMIT
 from clipmsa.cache.texts import read_text
 
 from .clips import Clip, Manifest
-from .tables import MediaFinder, file_name, label_of, parsed, records, seconds_of
+from .tables import MediaFinder, file_name, is_file, label_of, parsed, records, seconds_of
 
 _MOSI_TABLE = "OpinionLevelSentiment.csv"
 _MOSI_CSD = "CMU_MOSI_Opinion_Labels.csd"
@@ -187,7 +187,7 @@ class _Media:
         video = utterance.video_id
         full = self._finder.find(self.full, video)
         piece = self._finder.find(self.segmented, f"{video}_{utterance.clip_id}")
-        cut, there = full.is_file(), piece.is_file()
+        cut, there = is_file(full), is_file(piece)
         self.cut += cut
         self.pieces += there and not cut
         self.missing += not (cut or there)

@@ -13,7 +13,7 @@ from clipmsa.cache.store import SPLITS
 from clipmsa.cache.verify import Verdict, label_fault, shared_videos
 
 from .clips import Clip, Manifest
-from .tables import is_media
+from .tables import is_file, is_media
 
 # What is counted, who counted it, and train, valid and test; from MMSA's feature files, the CMU
 # SDK's fold lists and CMU_MOSEI_Labels.csd.
@@ -57,7 +57,7 @@ def survey(manifest: Manifest) -> Survey:
     used = {clip.path for clip in manifest.clips}
     gaps = dict(manifest.gaps)
     gaps["clip whose file is missing"] = [
-        f"{clip.utterance.id} ({clip.path})" for clip in manifest.clips if not _is_there(clip.path)
+        f"{clip.utterance.id} ({clip.path})" for clip in manifest.clips if not is_file(clip.path)
     ]
     gaps["media file that no clip uses"] = sorted(
         str(file)
@@ -66,13 +66,6 @@ def survey(manifest: Manifest) -> Survey:
         if is_media(file) and file not in used
     )
     return Survey(found, published, {what: ids for what, ids in gaps.items() if ids})
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long
-        return False
 
 
 def verify_dataset(

@@ -176,6 +176,14 @@ def is_media(name: str | Path) -> bool:
     return Path(name).suffix.lower() in MEDIA_SUFFIXES
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; none has a name that is too long, as a table may make it."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 class MediaFinder:
     """Finds the media files of clips by their names without a suffix; lists a folder once."""
 
@@ -188,13 +196,13 @@ class MediaFinder:
         The case of a suffix does not matter: `<stem>.MP4` is such a file too.
         """
         wanted = folder / f"{stem}{MEDIA_SUFFIXES[0]}"
-        try:
-            if wanted.is_file():
-                return wanted
-            names = self._names(folder).get(stem, ())
-            return next((file for name in names if (file := folder / name).is_file()), wanted)
-        except OSError:  # no folder, or a name too long: the clip's fault, not the table's
+        if is_file(wanted):
             return wanted
+        try:
+            names = self._names(folder).get(stem, ())
+        except OSError:  # no folder: the clip's fault, not the table's
+            return wanted
+        return next((file for name in names if is_file(file := folder / name)), wanted)
 
     def _names(self, folder: Path) -> dict[str, list[str]]:
         """The names of a folder's media files by stem, the likeliest first."""

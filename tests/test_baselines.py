@@ -362,7 +362,7 @@ def test_a_role_may_be_dropped(store, name):
 def test_training_learns_what_is_planted(tmp_path, plant, name):
     oracle = plant(tmp_path / "store.h5", (300, 80, 200))
     rate = 0.001 if name == "misa" else 0.005
-    config = small(name, "epochs=10", f"learning_rate={rate}")
+    config = small(name, "epochs=10", "batch_size=32", f"learning_rate={rate}")
     data = data_of(FeatureStore(tmp_path / "store.h5"), config)
     outcome = train_seed(data, config, 1)
     assert outcome.history[-1].train_loss < 0.6 * outcome.history[0].train_loss

@@ -88,7 +88,7 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
         ("train --features {clips}/label.csv", 1, "not a readable HDF5 file"),
         ("train --features nowhere.h5 --variant best", 1, "no variant 'best'"),
         ("train --features nowhere.h5 --seeds one,two", 2, "whole numbers"),
-        ("train --features nowhere.h5 --seeds 1,1", 2, "a seed twice"),
+        ("train --features nowhere.h5 --seeds 1,1", 2, "seed 1: is there twice"),
         ("ablate --features nowhere.h5", 1, "nowhere.h5: no such feature store"),
         ("ablate --features nowhere.h5 --variants full,best", 1, "no variant 'best'"),
         ("ablate --features nowhere.h5 --variants full,full", 1, "named twice"),
@@ -228,7 +228,7 @@ def test_the_whole_way_with_real_encoders(cli, clips, tmp_path):
     assert "nothing to do, all 12 clips are there" in err
     with h5py.File(tmp_path / "cache" / "d.h5") as file:
         widths = {name: group["values"].shape[1] for name, group in file["streams"].items()}
-        assert all(file["streams"][n].attrs["weights"] == "random (seed 0)" for n in widths)
+        assert all(file["streams"][n].attrs["weights"] == b"random (seed 0)" for n in widths)
     assert widths == {
         "albert": 64,
         "clip_text": 64,
@@ -260,7 +260,7 @@ def test_sequences_are_kept_when_asked_and_used_when_named(cli, clips, tmp_path)
     assert "albert_tokens 64" in err
     with h5py.File(tmp_path / "cache" / "d.h5") as file:
         streams = file["streams"]
-        assert streams["albert_tokens"].attrs["states_of"] == "albert"
+        assert streams["albert_tokens"].attrs["states_of"] == b"albert"
         lengths = streams["wav2vec2_frames/offsets"][1:] - streams["wav2vec2_frames/offsets"][:-1]
         ratio = lengths / file["utterances/duration"][:]
     assert ratio == pytest.approx([8] * 12, abs=1.2)

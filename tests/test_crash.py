@@ -195,7 +195,8 @@ class Process:
 
     @property
     def lines(self) -> list[str]:
-        return self.output.read_text().splitlines()
+        lines = self.output.read_text().splitlines()
+        return [line for line in lines if not line.startswith("check: ")]  # on the one video
 
 
 class Server:

@@ -32,6 +32,7 @@ from clipmsa.fusion.report import (
     render,
 )
 from clipmsa.fusion.report.chart import GREY, RED, TEAL
+from clipmsa.fusion.report.numerals import fixed
 from clipmsa.fusion.report.record import RunRecord
 from clipmsa.fusion.runs import run
 from clipmsa.fusion.trainer import predict
@@ -166,7 +167,8 @@ def test_the_metrics_table_has_every_metric_as_it_was_written(document, record):
         score = record.score(key)
         assert shown[words][0] == f"{score.mean:.3f} ± {score.std:.3f}"
         assert shown[words][1] == f"{score.ci95[0]:.3f} .. {score.ci95[1]:.3f}"
-        assert shown[words][3:] == [f"{value:.3f}" for value in score.per_seed]
+        references = [fixed(value) for value in score.references.values()]
+        assert shown[words][2:] == [*references, *(f"{value:.3f}" for value in score.per_seed)]
 
 
 def test_pictures_are_in_the_page(document):
