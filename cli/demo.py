@@ -39,7 +39,9 @@ def demo(
     settings = Settings(load_profile("tiny"), weights="random")
     run_extract(manifest, store, settings, overwrite=True)
     note("3/4 training three seeds")
-    config = configured(RunConfig(), settings=["d=64", "d_ff=128", "epochs=40", "batch_size=8"])
+    config = configured(
+        RunConfig(), settings=["d=64", "d_ff=128", "epochs=40", "patience=12", "batch_size=8"]
+    )
     seeds = [1111, 1112, 1113]
     run_train(FeatureStore(store), config, out / "run", seeds, "cpu", overwrite=True)
     note("4/4 writing a report")

@@ -66,10 +66,11 @@ def verdicts(mae: float, references: Mapping[str, Any], against: Mapping[str, An
         if difference.high is None or math.isnan(difference.high):
             said.append(f"too few utterances to tell whether it is better than {words}")
         elif difference.high >= 0:
+            worse = difference.mean >= 0
             said.append(
-                f"not better than {words}, beyond what chance would give: MAE {mae:.3f}, there "
-                f"{references[name]['mae']:.3f} (difference {difference.mean:+.3f}, 95 % interval "
-                f"{difference.low:+.3f} .. {difference.high:+.3f})"
+                f"{'not better' if worse else 'not shown to be better'} than {words}: MAE {mae:.3f} "
+                f"against {references[name]['mae']:.3f}, difference {difference.mean:+.3f} (95 % "
+                f"interval {difference.low:+.3f} .. {difference.high:+.3f})"
             )
     return said
 

@@ -125,9 +125,11 @@ def test_a_run_that_is_no_better_than_a_reference_is_said_to_be(tmp_path):
         return verdicts(float(np.abs(preds - truth).mean()), metrics, found)
 
     assert said(np.stack([truth + 0.1, truth - 0.1])) == []
+    (unsure,) = said(np.stack([truth + 0.2, truth - 0.8 * np.sign(truth)]))
+    assert unsure.startswith("not shown to be better than ridge")
     (ridge,) = said(np.stack([truth + 0.6, truth - 0.6]))
     assert ridge.startswith("not better than ridge")
-    assert "MAE 0.600, there 0.500" in ridge
+    assert "MAE 0.600 against 0.500" in ridge
     constant, ridge = said(np.stack([-truth, -truth]))
     assert constant.startswith("not better than the best constant")
 
