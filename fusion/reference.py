@@ -66,9 +66,9 @@ def verdicts(mae: float, references: Mapping[str, Any], against: Mapping[str, An
         if difference.high is None or math.isnan(difference.high):
             said.append(f"too few utterances to tell whether it is better than {words}")
         elif difference.high >= 0:
-            worse = difference.mean >= 0
+            what = "not better" if difference.mean >= 0 else "not shown to be better"
             said.append(
-                f"{'not better' if worse else 'not shown to be better'} than {words}: MAE {mae:.3f} "
+                f"{what} than {words}: MAE {mae:.3f} "
                 f"against {references[name]['mae']:.3f}, difference {difference.mean:+.3f} (95 % "
                 f"interval {difference.low:+.3f} .. {difference.high:+.3f})"
             )
