@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mosi import COUNTS, STREAMS
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
@@ -42,16 +43,7 @@ from clipmsa.fusion.runs import SEEDS, run
 from clipmsa.fusion.variants import find_variant
 
 Floats = NDArray[np.float64]
-MOSI = (1284, 229, 686)
 FRAMES = (3, 8)
-STREAMS = {
-    "albert": ("text", "own", "utterance", 768),
-    "clip_text": ("text", "clip", "utterance", 1024),
-    "wav2vec2": ("audio", "own", "utterance", 768),
-    "esresnext": ("audio", "clip", "utterance", 1024),
-    "clip_image": ("vision", "clip", "sequence", 1024),
-    "face_vgg": ("vision", "own", "sequence", 4096),
-}
 NETWORKS = ("full", "no-coattn", "tfn", "lmf", "mult", "misa")
 LATENT = 4  # numbers that a row of a stream stands for, the first of which the label depends on
 SHARE = 0.5  # of a stream's variance that the latents make; the rest is noise in every dimension
@@ -64,7 +56,7 @@ class Planted:
     what: str
     signal: str = "linear"  # or "trend", "agreement"
     noise: float = 0.25  # deviation of what is added to labels of deviation 1
-    sizes: tuple[int, int, int] = MOSI
+    sizes: tuple[int, ...] = tuple(COUNTS.values())  # of train, valid and test
     missing: float = 0.0  # share of utterances that lack a modality, for each of the three
     look: Callable[[Floats], Floats] = lambda x: x  # how rows (T, D) of latents and noise look
 

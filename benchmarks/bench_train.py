@@ -37,6 +37,7 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mosi import COUNTS, STREAMS
 from plain_model import Attention, PlainClipMSA, Utterances, collate, weights_from
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -45,21 +46,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.ablations import ablate, choose_variants
-from clipmsa.fusion.config import ModelConfig, RunConfig
+from clipmsa.fusion.config import ModelConfig, RunConfig, TrainingConfig
 from clipmsa.fusion.data import FeatureData, streams_by_role
 
-COUNTS = {"train": 1284, "valid": 229, "test": 686}
-STREAMS = {
-    "albert": ("text", "own", "utterance", 768),
-    "clip_text": ("text", "clip", "utterance", 1024),
-    "wav2vec2": ("audio", "own", "utterance", 768),
-    "esresnext": ("audio", "clip", "utterance", 1024),
-    "clip_image": ("vision", "clip", "sequence", 1024),
-    "face_vgg": ("vision", "own", "sequence", 4096),
-}
 FRAMES = (3, 24)
 MODEL = ModelConfig(dropout=0.0, feature_dropout=0.0)
-NO_DROPOUT = RunConfig(model=MODEL)
+NO_DROPOUT = RunConfig(model=MODEL, training=TrainingConfig(batch_size=32))
 PAIR_OPERATIONS = 5 + 8
 
 

@@ -65,8 +65,10 @@ def publish_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, output: Path | None = None) -> Iterator[None]:
     """Hold a folder for this process; one that is killed lets go of it by dying.
+
+    An error names `output`, where the folder is only where that is worked on.
 
     The empty file `.lock` stays there: were it removed, a third process could hold a new file of
     that name while a second one holds the old.
@@ -80,7 +82,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ClipmsaError(
-            f"{folder}: another run is writing to it; wait for it, or use another --out"
+            f"{output or folder}: another run is writing to it; wait for it, or use another --out"
         ) from None
     try:
         yield

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
-from clipmsa.cache.files import remove_leftovers
+from clipmsa.cache.files import remove_leftovers, sole_writer
 from clipmsa.cache.provenance import difference
 from clipmsa.cache.store import Failure
 from clipmsa.cache.writer import storage_dtype
@@ -289,25 +288,17 @@ def _digest(path: Path) -> str:
 @contextmanager
 def _only_writer(work: Path, out: Path) -> Iterator[None]:
     """Hold the work folder for this run; a killed run lets go of it by dying."""
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ClipmsaError(
-            f"{out}: another run is writing to it; wait for it, or use another --out"
-        ) from None
-    # What a killed writer left half-written here, where no other one is at work; or as the output.
-    for leftover in [*work.glob(".*.tmp"), *work.glob(_WRITING)]:
-        if not leftover.is_dir():
-            leftover.unlink()
-    remove_leftovers(out)
-    try:
-        yield
-    finally:
-        if not any(work.glob("*.h5")):  # parts stay for the next run to go on from
-            shutil.rmtree(work, ignore_errors=True)
-        lock.release()
+    with sole_writer(work, out):
+        # What a killed writer left half-written here, where no other one is at work; or as output.
+        for leftover in [*work.glob(".*.tmp"), *work.glob(_WRITING)]:
+            if not leftover.is_dir():
+                leftover.unlink()
+        remove_leftovers(out)
+        try:
+            yield
+        finally:
+            if not any(work.glob("*.h5")):  # parts stay for the next run to go on from
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def _refuse_to_mix(

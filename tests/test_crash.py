@@ -498,7 +498,7 @@ def test_the_lock_of_a_killed_run_is_no_obstacle(server, two, tmp_path):
     assert server.start(out, profile="two").wait() == 1
     first.signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
-    assert (tmp_path / ".s.h5.parts" / "lock").exists()
+    assert (tmp_path / ".s.h5.parts" / ".lock").exists()
     assert server.start(out, profile="two").wait() == 0
     assert contents(out) == contents(two)
     assert len(encoded(out)) <= CLIPS - len(BROKEN) + IN_FLIGHT

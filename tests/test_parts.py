@@ -295,7 +295,7 @@ def test_a_shard_that_grows_into_the_whole_is_no_shard(tmp_path):
 # --- anything at all ------------------------------------------------------------------------------
 
 NAMES = st.sampled_from(
-    ["x.h5", ".x.h5.1.tmp", "part-1.new", "lock", "00000000000000000001-abc.h5", "notes.txt"]
+    ["x.h5", ".x.h5.1.tmp", "part-1.new", ".lock", "00000000000000000001-abc.h5", "notes.txt"]
 )
 LEFT = st.one_of(st.just("folder"), st.just("link"), st.just("pipe"), st.binary(max_size=200))
 CHANGE = st.tuples(

@@ -370,7 +370,7 @@ def test_a_second_run_on_the_same_output_is_refused(media, tmp_path):
     work = tmp_path / ".s.h5.parts"
     work.mkdir()
     with (
-        FileLock(work / "lock"),
+        FileLock(work / ".lock"),
         pytest.raises(ClipmsaError, match="another run is writing"),
     ):
         extract(manifest(media), out, settings())
