@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from clipmsa.cache import files
 from clipmsa.cache.files import publish, publish_text
 
 
@@ -51,7 +50,7 @@ def test_a_temporary_name_that_is_taken_is_not_written_to(tmp_path, monkeypatch)
     """Be it a link to a file that matters: no name is known before, and none is opened twice."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "guessed")
+    monkeypatch.setattr("clipmsa.cache.files.secrets.token_hex", lambda size: "guessed")
     (tmp_path / ".a.txt.guessed.tmp").symlink_to(victim)
     with pytest.raises(FileExistsError):
         publish_text(tmp_path / "a.txt", "new")

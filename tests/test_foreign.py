@@ -203,17 +203,19 @@ class Call:
 
 class Pickler(pickle._Pickler):  # the one in Python, which can be told what to write
     def save(self, obj: Any, *arguments: Any, **options: Any) -> None:
+        untyped: Any = super()
+        write: Any = vars(self)["write"]
         if not isinstance(obj, Call):
-            super().save(obj, *arguments, **options)
+            untyped.save(obj, *arguments, **options)
             return
         module, _, name = obj.name.rpartition(".")
-        self.write(f"c{module}\n{name}\n".encode())
+        write(f"c{module}\n{name}\n".encode())
         if obj.arguments is not None:
             self.save(obj.arguments)
-            self.write(pickle.REDUCE)
+            write(pickle.REDUCE)
         if obj.state is not None:
             self.save(obj.state)
-            self.write(pickle.BUILD)
+            write(pickle.BUILD)
 
 
 def dump(path: Path, content: Any) -> Path:

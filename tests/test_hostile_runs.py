@@ -10,6 +10,7 @@ import resource
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,11 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
 
 
 def test_what_is_saved_comes_back(tmp_path):
-    content = {"a": torch.arange(6).view(2, 3).T, "b": [1, (2.5, None)], "c": {"d": True}}
+    content: dict[str, Any] = {
+        "a": torch.arange(6).view(2, 3).T,
+        "b": [1, (2.5, None)],
+        "c": {"d": True},
+    }
     tensorfile.save(tmp_path / "x.pt", content)
     back = tensorfile.load(tmp_path / "x.pt")
     assert torch.equal(back.pop("a"), content.pop("a"))
@@ -360,8 +365,9 @@ def test_any_toml_is_a_configuration_or_named(tmp_path, table):
     except TypeError:  # None has no TOML
         return
     (tmp_path / "c.toml").write_text(text, encoding="utf-8")
-    for read in (lambda path: configured(RunConfig(), path), variants_of):
-        told = complaint(ConfigError, lambda read=read: read(tmp_path / "c.toml"))
+    readers: list[Callable[[Path], object]] = [partial(configured, RunConfig()), variants_of]
+    for read in readers:
+        told = complaint(ConfigError, partial(read, tmp_path / "c.toml"))
         assert told is None or "c.toml" in told
 
 

@@ -102,7 +102,7 @@ def test_an_address_where_nobody_answers_is_refused_before_ray_tries_for_minutes
 
 def test_the_rate_of_a_run_that_goes_on_is_of_what_is_done_now(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 20.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("clipmsa.cli.console.time.monotonic", lambda: next(clock))
     advance = console._plain("extract", "clips")
     advance(900, 1000, "", 900)
     advance(940, 1000, "", 900)

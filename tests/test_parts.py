@@ -29,6 +29,7 @@ from clipmsa.extract.merge import merge_stores
 from clipmsa.extract.pipeline import extract
 from clipmsa.extract.plan import Settings
 from clipmsa.extract.profiles import Media, Profile, StreamRecipe
+from clipmsa.extract.worker import Worker
 
 
 class Words(Encoder):
@@ -167,7 +168,7 @@ def test_a_clip_that_was_encoded_when_tried_again_and_then_lost_is_no_failure(tm
 def losing(out: Path) -> Any:
     """An engine that ends by losing all parts."""
 
-    class Losing(pipeline.Worker):
+    class Losing(Worker):
         def close(self) -> None:
             for part in parts(out):
                 part.unlink()
@@ -176,7 +177,7 @@ def losing(out: Path) -> Any:
 
 
 def test_parts_do_not_overwrite_one_another_though_the_clock_stands_still(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.time, "time_ns", lambda: 7)
+    monkeypatch.setattr("clipmsa.extract.pipeline.time.time_ns", lambda: 7)
     extract(table(), tmp_path / "s.h5", settings())
     assert rows(tmp_path / "s.h5") == WHOLE
 

@@ -309,7 +309,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 KEYS = st.sampled_from(["encoder", "branch", "source", "pooling", "states_of", "architecture"])
-STREAM = st.fixed_dictionaries(
+STREAMS_TOLD = st.fixed_dictionaries(
     {"encoder": st.just("transformers-text"), "branch": st.just("own")},
     optional={
         "source": st.dictionaries(
@@ -324,7 +324,7 @@ FILE = st.fixed_dictionaries(
     optional={
         "weights": st.one_of(st.text(max_size=8), VALUES),
         "media": st.dictionaries(st.sampled_from(["fps", "max_frames", "x"]), VALUES, max_size=2),
-        "streams": st.dictionaries(st.text(max_size=6), STREAM | VALUES, max_size=2),
+        "streams": st.dictionaries(st.text(max_size=6), STREAMS_TOLD | VALUES, max_size=2),
         "more": VALUES,
     },
 )

@@ -56,12 +56,12 @@ def record(path: Path, *tracks: Film | Track, later: float = 0.0, kind: str | No
     packets: list[av.Packet] = []
     with av.open(str(path), "w", format=kind) as container:
         for track in tracks:
-            encode = film if isinstance(track, Film) else sound
-            for packet in encode(container, track):
+            of = film(container, track) if isinstance(track, Film) else sound(container, track)
+            for packet in of:
                 ticks = round(later / packet.time_base)
-                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+                packet.pts, packet.dts = (packet.pts or 0) + ticks, (packet.dts or 0) + ticks
                 packets.append(packet)
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
             container.mux(packet)
     return path
 

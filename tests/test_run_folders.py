@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -70,7 +71,8 @@ def test_a_run_of_other_settings_is_replaced_only_when_asked(path, out, capsys):
     assert "--overwrite" in told
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     assert command(path, out, "--set", "dropout=0.3", "--overwrite") == 0
-    assert load_checkpoint(out / "model-1.pt").config.model.dropout == 0.3
+    model: Any = load_checkpoint(out / "model-1.pt").config.model
+    assert model.dropout == 0.3
 
 
 def test_a_default_folder_that_holds_a_run_of_another_store_is_kept(path, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -268,7 +269,7 @@ def test_a_finished_seed_is_read_and_not_trained_again(store, tmp_path):
 def test_other_features_of_the_same_name_are_another_training(path, tmp_path):
     """Another program may write a store anew and give its streams no fingerprint."""
     seen: list[Epoch] = []
-    again = {"on_epoch": seen.append, "overwrite": True}
+    again: dict[str, Any] = {"on_epoch": seen.append, "overwrite": True}
     for _ in range(2):
         run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], **again)
     assert len(seen) == 1
@@ -297,7 +298,7 @@ def test_other_labels_are_another_training(path, tmp_path):
     with h5py.File(path, "r+") as file:
         file["utterances/label"][0] += 0.5
     seen: list[Epoch] = []
-    again = {"on_epoch": seen.append, "overwrite": True}
+    again: dict[str, Any] = {"on_epoch": seen.append, "overwrite": True}
     run(FeatureStore(path), small("epochs=1"), tmp_path / "run", [1], **again)
     assert len(seen) == 1
 

@@ -88,7 +88,7 @@ def test_a_tokenizer_for_an_export_brings_no_code_either(
 
 
 def test_what_transformers_knows_itself_needs_no_code_of_the_folder(with_code: Path) -> None:
-    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    small: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(**small, intermediate_size=8, vocab_size=10)).save_pretrained(with_code)
     config = with_code / "config.json"
     said = json.loads(config.read_text()) | {"auto_map": {"AutoModel": "mine.C"}}

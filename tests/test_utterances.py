@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -235,7 +236,8 @@ def add_subtitles(video: Path, out: Path, codec: str, cues: list[Cue]) -> Path:
         copies = {s.index: target.add_stream_from_template(s) for s in source.streams}
         track = target.add_stream(codec)
         track.time_base = Fraction(1, 1000)
-        track.codec_context.subtitle_header = b"[Script Info]\n[V4+ Styles]\nFormat: Name\n"
+        context: Any = track.codec_context
+        context.subtitle_header = b"[Script Info]\n[V4+ Styles]\nFormat: Name\n"
         packets = [packet for packet in source.demux() if packet.dts is not None]
         for packet in packets:
             packet.stream = copies[packet.stream.index]
