@@ -19,7 +19,7 @@ demo: install  ## clips -> features -> training -> report, in the folder demo/
 test: install  ## every test; those of the report in a browser need Chromium on the machine
 	$(BIN)/pytest -n auto --dist worksteal
 
-test-fast: install  ## under a minute: no encoder, no training, no process
+test-fast: install  ## about a minute: no encoder, no training, no process
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 lint: install  ## style, formatting and types

@@ -18,6 +18,8 @@ from clipmsa.fusion.config import ModelConfig, RunConfig, configured
 from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.variants import find_variant
 
+pytestmark = pytest.mark.slow  # They train.
+
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=2"]
 
 

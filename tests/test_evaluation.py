@@ -21,6 +21,8 @@ from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.runs import run
 from clipmsa.fusion.tracking import Tracking
 
+pytestmark = pytest.mark.slow  # They train.
+
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=2"]
 
 

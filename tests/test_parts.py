@@ -304,6 +304,7 @@ CHANGE = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(left=st.lists(st.tuples(NAMES, LEFT), max_size=4), changes=st.lists(CHANGE, max_size=3))
 @examples(
     deadline=None,

@@ -31,6 +31,8 @@ from clipmsa.extract.plan import Settings
 from clipmsa.extract.profiles import Media, Profile, StreamRecipe
 from clipmsa.extract.synthetic import write_clip
 
+pytestmark = pytest.mark.slow  # They run the whole of `extract`.
+
 RATE = 8000
 
 

@@ -23,6 +23,8 @@ from clipmsa.fusion.outcome import Epoch
 from clipmsa.fusion.runs import run
 from clipmsa.fusion.tuning import tune
 
+pytestmark = pytest.mark.slow  # They train.
+
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=1"]
 
 

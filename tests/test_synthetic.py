@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from clipmsa.extract.media import probe, read_frames, read_waveform
 from clipmsa.extract.synthetic import BAD_WORDS, FPS, GOOD_WORDS, write_clip, write_demo_dataset
 
+pytestmark = pytest.mark.slow  # They make and read clips.
+
 
 @dataclass(frozen=True)
 class Row:

@@ -28,6 +28,8 @@ from clipmsa.fusion.runs import run, run_many
 from clipmsa.fusion.trainer import batches, predict, train_seed, withhold_at_random
 from clipmsa.fusion.variants import find_variant
 
+pytestmark = pytest.mark.slow  # They train.
+
 SMALL = [
     *("d=16", "heads=4", "d_ff=32", "transformer_ff=32"),
     *("learning_rate=0.002", "batch_size=32"),

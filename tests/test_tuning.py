@@ -16,6 +16,8 @@ from clipmsa.fusion.checkpoint import load_checkpoint
 from clipmsa.fusion.config import ModelConfig, RunConfig, configured
 from clipmsa.fusion.tuning import SEARCH, read_search, tune
 
+pytestmark = pytest.mark.slow  # They train.
+
 SMALL = ["d=16", "heads=4", "d_ff=32", "transformer_ff=32", "epochs=2"]
 SPACE = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "residual": {
     "choices": ["gated", "additive"]}, "transformer_layers": {"low": 1, "high": 2}}  # fmt: skip
