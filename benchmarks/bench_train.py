@@ -46,8 +46,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.ablations import ablate, choose_variants
-from clipmsa.fusion.config import ModelConfig, RunConfig, TrainingConfig
+from clipmsa.fusion.config import RunConfig, TrainingConfig
 from clipmsa.fusion.data import FeatureData, streams_by_role
+from clipmsa.fusion.model import ModelConfig
 
 FRAMES = (3, 24)
 MODEL = ModelConfig(dropout=0.0, feature_dropout=0.0)

@@ -1,7 +1,8 @@
 """The feature store: all that passes between ``extract`` and ``fusion`` (contract: FORMAT.md)."""
 
 from .pooled import pooled
-from .store import FeatureStore, Stream, StreamSpec, Utterance
+from .spec import StreamSpec, Utterance
+from .store import FeatureStore, Stream
 from .writer import StreamColumn, write_store
 
 __all__ = [

@@ -25,7 +25,7 @@ from .exchange import (
     table_notes,
 )
 from .hdf5 import Hdf5File
-from .store import Utterance
+from .spec import Utterance
 from .writer import StreamColumn, write_store
 
 

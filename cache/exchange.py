@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .provenance import fingerprint, sha256_of_files
-from .store import ID_SEPARATOR, LABEL_LIMIT, StreamSpec, Utterance
+from .spec import ID_SEPARATOR, StreamSpec, Utterance
+from .store import LABEL_LIMIT
 
 
 class Imported(NamedTuple):

@@ -33,7 +33,8 @@ from .exchange import (
     table_notes,
 )
 from .files import publish
-from .store import MODALITIES, SPLITS, FeatureStore, Stream, Utterance
+from .spec import MODALITIES, SPLITS, Utterance
+from .store import FeatureStore, Stream
 from .unpickle import load_plain
 from .writer import StreamColumn, write_store
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ExchangeError
-from .files import publish
-from .store import FeatureStore, Stream
-
-_BLOCK = 1024  # utterances in memory at a time
+from .parquet import _means
+from .store import Stream
 
 
 def pooled(stream: Stream) -> NDArray[np.float32]:
@@ -22,46 +15,3 @@ def pooled(stream: Stream) -> NDArray[np.float32]:
     for row, vector in _means(stream, 0, len(means)):
         means[row] = vector
     return means
-
-
-def write_parquet(store: FeatureStore, out: Path) -> None:
-    """Write the table of utterances and a column of pooled vectors for each stream.
-
-    A missing modality is null. `numpy.stack(frame["albert"].dropna())` is a matrix again.
-
-    Raises:
-        ExchangeError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ExchangeError(
-            "Parquet needs pyarrow, which is not installed: pip install 'clipmsa[parquet]'"
-        ) from None
-    table = pa.Table.from_pandas(store.utterances, preserve_index=False)
-    vectors = {
-        name: pa.list_(pa.float32(), stream.spec.dim) for name, stream in store.streams.items()
-    }
-    clash = sorted(set(table.column_names) & vectors.keys())
-    if clash:
-        raise ExchangeError(f"{store.path}: stream '{clash[0]}' is called as a column of the table")
-    schema = pa.schema([*table.schema, *(pa.field(*item) for item in vectors.items())])
-    with publish(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for start in range(0, max(1, len(store)), _BLOCK):
-            end = min(start + _BLOCK, len(store))
-            block = table.slice(start, end - start)
-            columns = list(block.columns)
-            for name, stream in store.streams.items():
-                cells: list[Any] = [None] * (end - start)
-                for row, vector in _means(stream, start, end):
-                    cells[row - start] = vector
-                columns.append(pa.array(cells, vectors[name]))
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _means(stream: Stream, start: int, end: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for row in range(start, end):
-        rows = stream[row]
-        if len(rows):
-            yield row, rows.mean(axis=0, dtype=np.float32)

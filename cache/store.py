@@ -6,10 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sized
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
@@ -17,87 +17,15 @@ from numpy.typing import NDArray
 
 from .errors import StoreError
 from .hdf5 import Hdf5File
+from .spec import SPLITS, Failure, StreamSpec, Utterance
 
 if TYPE_CHECKING:
     import pandas as pd  # only `utterances` and `failures` need it; training must start fast
 
 FORMAT = "clipmsa-features"
 VERSION = 1
-ID_SEPARATOR = "$_$"
-SPLITS = ("train", "valid", "test")
-DRAWN = "drawn"  # how the source of splits begins where no one but us made them
-MODALITIES = ("text", "audio", "vision")
-BRANCHES = ("own", "clip")
-LEVELS = ("utterance", "sequence")
 LABEL_LIMIT = 3.0  # of MOSI and MOSEI; CH-SIMS stays within 1
 CHECKSUM = "values_sha256"  # the attribute of a stream: SHA-256 of the bytes of its values
-
-
-def is_drawn(splits_from: str) -> bool:
-    """Whether splits are a draw of clipmsa's, by their source in words: figures on them compare
-    with no published ones.
-    """
-    return splits_from.startswith(DRAWN)
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One row of `/utterances`. `label` is NaN where unknown; `duration` is in seconds.
-
-    `start` and `end` are seconds in the file that the clip is a part of; those of a whole file are
-    0 and infinity.
-    """
-
-    video_id: str
-    clip_id: str
-    split: str
-    label: float
-    text: str
-    duration: float = float("nan")
-    start: float = 0.0
-    end: float = float("inf")
-
-    @property
-    def id(self) -> str:
-        return f"{self.video_id}{ID_SEPARATOR}{self.clip_id}"
-
-
-class Failure(NamedTuple):
-    """A clip left out: at which stage (media, or a stream's name) and why."""
-
-    id: str
-    stage: str
-    error: str
-
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """What a stream is and what made it: the attributes of `/streams/<name>`, and its width."""
-
-    name: str
-    modality: str  # text | audio | vision
-    branch: str  # own: the modality's own encoder | clip: the one that shares CLIP's space
-    level: str  # utterance: one row each | sequence: any number of rows
-    dim: int
-    encoder: str = ""
-    weights: str = ""
-    weights_sha256: str = ""
-    fingerprint: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    states_of: str = ""  # the stream whose vectors are made from these rows, if there is one
-
-    def __post_init__(self) -> None:
-        for key, allowed in (("modality", MODALITIES), ("branch", BRANCHES), ("level", LEVELS)):
-            value = getattr(self, key)
-            if value not in allowed:
-                raise StoreError(
-                    f"stream '{self.name}': {key} is '{value}', must be one of {', '.join(allowed)}"
-                )
-
-    @property
-    def untrained(self) -> bool:
-        """True where the encoder's weights were drawn at random, so the features mean little."""
-        return self.weights.startswith("random")
 
 
 @dataclass(frozen=True)

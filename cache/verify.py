@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from .errors import StoreError
 from .hdf5 import Hdf5File
 from .provenance import fingerprint
-from .store import ID_SEPARATOR, LABEL_LIMIT, SPLITS, FeatureStore, Stream
+from .spec import ID_SEPARATOR, SPLITS
+from .store import LABEL_LIMIT, FeatureStore, Stream
 
 _BLOCK_BYTES = 8 << 20
 _NAMED = 3  # utterances named in a finding

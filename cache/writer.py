@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from .errors import StoreError
 from .files import publish
 from .provenance import canonical_json
-from .store import CHECKSUM, FORMAT, VERSION, Failure, FeatureStore, StreamSpec, Utterance
+from .spec import Failure, StreamSpec, Utterance
+from .store import CHECKSUM, FORMAT, VERSION, FeatureStore
 
 _BLOCK_ROWS = 4096  # rows gathered before one write: tens of MB at the widest stream
 _ATTRIBUTE_BYTES = 60_000

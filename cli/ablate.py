@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import (
+    EpochTally,
     counts_by_split,
     note,
-    pick_device,
     progress,
     warn_drawn,
     warn_empty,
     warn_untrained,
 )
 from .console import out as stdout
-from .train import EpochTally, default_workers, parse_seeds
+from .devices import default_workers, pick_device
+from .options import parse_seeds
 
 if TYPE_CHECKING:
     from clipmsa.fusion.outcome import Epoch

@@ -28,11 +28,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from clipmsa.cache.store import is_drawn
+from clipmsa.cache.spec import is_drawn
 
 if TYPE_CHECKING:
-    import torch
-
     from clipmsa.cache import FeatureStore
     from clipmsa.extract.clips import Manifest
 
@@ -151,29 +149,6 @@ def warn_drawn(source: str) -> None:
         )
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, else Apple's MPS, else the CPU; other names are torch's own.
-
-    Raises:
-        DeviceError: no such device on this machine.
-    """
-    import torch
-
-    from clipmsa.cache.errors import DeviceError
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"--device {name}: not on this machine ({reason})") from None
-    return device
-
-
 def tell_oddities(table: Manifest | FeatureStore) -> None:
     """Say what a table may hold and seldom means, wherever a dataset or a store is read."""
     from clipmsa.cache import FeatureStore
@@ -259,3 +234,54 @@ class _Rate(ProgressColumn):
 def counts_by_split(store: FeatureStore) -> str:
     """`train 28, valid 8, test 12`."""
     return ", ".join(f"{split} {store.splits.count(split)}" for split in ("train", "valid", "test"))
+
+
+class EpochTally:
+    """Epochs done and to do of seeds that train side by side and may stop early."""
+
+    def __init__(self, seeds: int, epochs: int) -> None:
+        self.total = seeds * epochs
+        self.epochs = epochs
+        self.before = 0  # those that an interrupted run had done
+        self.done: dict[object, int] = {}
+
+    def count(self, key: object, epoch: int) -> int:
+        """Note an epoch of one seed; gives all that are done."""
+        if key not in self.done:
+            self.before += epoch - 1
+        self.done[key] = epoch
+        return sum(self.done.values())
+
+    def ended(self, key: object) -> None:
+        """What a seed that stopped early has left will not be waited for."""
+        self.total -= self.epochs - self.done.get(key, 0)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Test metrics: over seeds, with interval, of the references, of each seed; and a verdict."""
+    from rich.table import Table
+
+    from clipmsa.fusion.metrics import METRICS
+    from clipmsa.fusion.reference import REFERENCES
+
+    table = Table(title=f"test, variant '{metrics['variant']}', {len(metrics['seeds'])} seeds")
+    table.add_column("metric")
+    seeds = map(str, metrics["seeds"])
+    for heading in ("mean ± std", "95 % interval", *REFERENCES, *seeds):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for key, words in METRICS.items():
+        row = metrics["test"][key]
+        low, high = row["ci95"]
+        table.add_row(
+            words,
+            f"{number(row['mean'])} ± {number(row['std'])}",
+            f"{number(low)} .. {number(high)}",
+            *(number(metrics[reference][key]) for reference in REFERENCES),
+            *map(number, row["per_seed"]),
+        )
+    out.print(table)
+    warn_not_better(metrics)
+
+
+def number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"

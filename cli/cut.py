@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, pick_device, progress
+from .console import note, progress
+from .devices import pick_device
 
 if TYPE_CHECKING:
     from clipmsa.extract.clips import Clip
@@ -43,7 +44,7 @@ def cut(
     from clipmsa.cache.csvtext import csv_text
     from clipmsa.cache.errors import MediaError, SubtitleError, TableError
     from clipmsa.cache.files import publish_text
-    from clipmsa.cache.store import SPLITS
+    from clipmsa.cache.spec import SPLITS
     from clipmsa.extract.folds import drawn_folds
     from clipmsa.extract.mmsa import video_id
     from clipmsa.extract.utterances import Script, find_videos, utterances

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import note, out, pick_device, styled, warn_drawn, warn_untrained
-from .train import number
+from .console import note, number, out, styled, warn_drawn, warn_untrained
+from .devices import pick_device
 
 if TYPE_CHECKING:
     from clipmsa.fusion.evaluation import Evaluation

@@ -141,7 +141,7 @@ def export(
     elif tokenizer or any(names.values()) or any(rows.values()):
         raise typer.BadParameter("--text, --audio, --vision, their rows and --tokenizer are MMSA's")
     else:
-        from clipmsa.cache.pooled import write_parquet
+        from clipmsa.cache.parquet import write_parquet
 
         write_parquet(opened, file)
         note("{}: {} utterances, {}", file, len(opened), ", ".join(opened.streams))
@@ -163,7 +163,7 @@ def _export_mmsa(
     if tokenizer is not None:
         from transformers import AutoTokenizer
 
-        from clipmsa.extract.text import reason_of
+        from clipmsa.extract.transformers_models import reason_of
 
         try:
             loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    counts_by_split,
-    note,
-    pick_device,
-    progress,
-    tell_oddities,
-    tell_splits,
-    warn_untrained,
-)
+from .console import counts_by_split, note, progress, tell_oddities, tell_splits, warn_untrained
+from .devices import pick_device
 
 _MOST_LANES = 4  # each keeps a batch of clips in memory, and its activations
 

@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    Advance,
-    note,
-    out,
-    pick_device,
-    progress,
-    shown,
-    shown_in_json,
-    styled,
-    warn_untrained,
-)
+from .console import Advance, note, out, progress, shown, shown_in_json, styled, warn_untrained
+from .devices import pick_device
 
 if TYPE_CHECKING:
     from .timeline import Row

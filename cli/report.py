@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import typer
 
-from .console import note, pick_device, progress, shown, warn_untrained
+from .console import note, progress, shown, warn_untrained
+from .devices import pick_device
 
 if TYPE_CHECKING:
     from clipmsa.fusion.report import Report

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import (
+    EpochTally,
     counts_by_split,
     note,
-    out,
-    pick_device,
+    print_metrics,
     progress,
     warn_drawn,
     warn_empty,
-    warn_not_better,
     warn_untrained,
 )
+from .devices import default_workers, pick_device
+from .options import parse_seeds
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -107,50 +107,6 @@ def train(
     run_train(store, run_config, folder, numbers, device, workers, track, overwrite)
 
 
-def parse_seeds(text: str) -> list[int]:
-    """`1111,1112` as numbers."""
-    from clipmsa.cache.errors import ConfigError
-    from clipmsa.fusion.config import check_seeds
-
-    try:
-        numbers = [int(seed) for seed in text.split(",")]
-        check_seeds(numbers)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error), param_hint="--seeds") from None
-    except ValueError:
-        raise typer.BadParameter(
-            f"'{text[:60]}' must be whole numbers separated by commas", param_hint="--seeds"
-        ) from None
-    return numbers
-
-
-def default_workers(device: str) -> int:
-    """A core for each seed; on a GPU one seed at a time, since it may not hold two stores."""
-    on_cpu = pick_device(device).type == "cpu"
-    return len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
-
-
-class EpochTally:
-    """Epochs done and to do of seeds that train side by side and may stop early."""
-
-    def __init__(self, seeds: int, epochs: int) -> None:
-        self.total = seeds * epochs
-        self.epochs = epochs
-        self.before = 0  # those that an interrupted run had done
-        self.done: dict[object, int] = {}
-
-    def count(self, key: object, epoch: int) -> int:
-        """Note an epoch of one seed; gives all that are done."""
-        if key not in self.done:
-            self.before += epoch - 1
-        self.done[key] = epoch
-        return sum(self.done.values())
-
-    def ended(self, key: object) -> None:
-        """What a seed that stopped early has left will not be waited for."""
-        self.total -= self.epochs - self.done.get(key, 0)
-
-
 def run_train(
     store: FeatureStore,
     config: RunConfig,
@@ -201,33 +157,3 @@ def run_train(
     warn_drawn(store.splits_from)
     note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")
     return result
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """Test metrics: over seeds, with interval, of the references, of each seed; and a verdict."""
-    from rich.table import Table
-
-    from clipmsa.fusion.metrics import METRICS
-    from clipmsa.fusion.reference import REFERENCES
-
-    table = Table(title=f"test, variant '{metrics['variant']}', {len(metrics['seeds'])} seeds")
-    table.add_column("metric")
-    seeds = map(str, metrics["seeds"])
-    for heading in ("mean ± std", "95 % interval", *REFERENCES, *seeds):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for key, words in METRICS.items():
-        row = metrics["test"][key]
-        low, high = row["ci95"]
-        table.add_row(
-            words,
-            f"{number(row['mean'])} ± {number(row['std'])}",
-            f"{number(low)} .. {number(high)}",
-            *(number(metrics[reference][key]) for reference in REFERENCES),
-            *map(number, row["per_seed"]),
-        )
-    out.print(table)
-    warn_not_better(metrics)
-
-
-def number(value: float) -> str:
-    return "-" if value != value else f"{value:.3f}"

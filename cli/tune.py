@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import counts_by_split, note, pick_device, progress, warn_untrained
-from .train import default_workers, parse_seeds
+from .console import counts_by_split, note, progress, warn_untrained
+from .devices import default_workers, pick_device
+from .options import parse_seeds
 
 
 def tune(

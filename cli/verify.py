@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, out, pick_device, progress
+from .console import note, out, progress
+from .devices import pick_device
 
 if TYPE_CHECKING:
     from clipmsa.cache.verify import Verdict

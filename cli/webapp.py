@@ -11,7 +11,8 @@ import typer
 
 from clipmsa.cache.errors import ClipmsaError
 
-from .console import note, pick_device, warn_untrained
+from .console import note, warn_untrained
+from .devices import pick_device
 
 
 def serve(

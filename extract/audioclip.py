@@ -14,9 +14,10 @@ from torch import Tensor
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import WINDOW_SECONDS, Encoder, Precision, load_strictly, read_state, seeded
+from .encoder import WINDOW_SECONDS, Encoder, Precision, seeded
 from .esresnext import ESResNeXt, audio_state_dict
 from .inference import for_inference
+from .tensors import load_strictly, read_state
 
 
 class AudioClipSound(Encoder):

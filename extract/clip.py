@@ -23,8 +23,9 @@ from transformers import dynamic_module_utils
 
 from clipmsa.cache.errors import ProfileError, WeightsError
 
-from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded, sizes_of
+from .encoder import Encoder, Precision, in_batches, seeded, sizes_of
 from .inference import OneQueryAttention, for_inference, with_winograd
+from .tensors import load_strictly, read_state
 
 _TEXT_BATCH = 64
 _IMAGE_BATCH = 64

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipmsa.cache import Utterance
-from clipmsa.cache.store import is_drawn
+from clipmsa.cache.spec import is_drawn
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import ClipmsaError
-from clipmsa.cache.store import Failure
+from clipmsa.cache.spec import Failure
 
 from .manifest import Clip
 from .plan import Settings, StreamPlan

@@ -9,13 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from importlib import import_module
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -23,23 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipmsa.cache.errors import ProfileError, WeightsError
+from clipmsa.cache.errors import ProfileError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 # Longer sound goes through an encoder in windows: its first convolutions take 27 MB a second.
 # No clip of MOSI or MOSEI is that long.
 WINDOW_SECONDS = 120.0
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-_ENCODERS = {
-    "transformers-text": "text:TransformersText",
-    "transformers-speech": "speech:TransformersSpeech",
-    "open-clip-text": "clip:OpenClipText",
-    "open-clip-image": "clip:OpenClipImage",
-    "esresnext": "audioclip:AudioClipSound",
-    "mtcnn-vgg": "faces:MtcnnVgg",
-    "mtcnn-inception-resnet": "faces:MtcnnInceptionResnet",
-}
 
 
 class Encoder(ABC):
@@ -152,19 +139,6 @@ def states_name(stream: str, states: str) -> str:
     return f"{stream}_{states}"
 
 
-def encoder_class(name: str) -> type[Encoder]:
-    """An encoder's class by its name in a profile.
-
-    Raises:
-        ProfileError: no such encoder.
-    """
-    if name not in _ENCODERS:
-        raise ProfileError(f"no encoder '{name}'; there are {', '.join(_ENCODERS)}")
-    module, _, attribute = _ENCODERS[name].partition(":")
-    found: type[Encoder] = getattr(import_module(f"clipmsa.extract.{module}"), attribute)
-    return found
-
-
 # Under such keys the libraries that build an encoder look up a model, its weights or code for it.
 _PLACES = re.compile(r"^_|^hf_|^timm_|_implementation$|backbone|pretrained")
 _WORD = re.compile(r"[\w.+-]*")  # "gelu"; no path, no address, no name of a repository
@@ -201,56 +175,6 @@ def seeded(stream: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """A checkpoint's tensors, from safetensors or torch's format; nothing in it is executed.
-
-    Raises:
-        WeightsError: not such a file.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # Mapped, only what an encoder takes is read: one AudioCLIP file serves three of them.
-        mapped = zipfile.is_zipfile(path)  # torch's old format cannot be
-        if mapped and _is_torchscript(path):
-            raise WeightsError(
-                f"{path}: a TorchScript archive, which is a program and not run here; OpenAI's own "
-                f"CLIP files are such: take open_clip_model.safetensors of the same model from "
-                f"Hugging Face, for RN50.pt timm/resnet50_clip.openai"
-            )
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except WeightsError:
-        raise
-    except Exception as error:  # each format raises its own kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if "weights only" in reason.lower() or "weights_only" in reason:
-            reason = "it is damaged, or holds code"  # torch's text advises on how to run that
-        raise WeightsError(f"{path}: not a checkpoint of plain tensors ({reason})") from None
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")
-    return state
-
-
-def _is_torchscript(archive: Path) -> bool:
-    with zipfile.ZipFile(archive) as names:
-        return any(name.endswith("/constants.pkl") for name in names.namelist())
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put a checkpoint's tensors into a module that must match it key for key.
-
-    Raises:
-        WeightsError: a key is missing or unknown, or a shape differs; names the file.
-    """
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise WeightsError(f"{path}: does not fit the encoder: {' '.join(lines[1:3])}") from None
 
 
 def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -21,8 +21,9 @@ from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from clipmsa.cache.errors import ProfileError
 
-from .encoder import Encoder, Precision, in_batches, load_strictly, read_state, seeded
+from .encoder import Encoder, Precision, in_batches, seeded
 from .inference import InPieces, with_winograd
+from .tensors import load_strictly, read_state
 
 _DETECT_BATCH = 32
 _CROP_BATCH = 32  # the two large layers at the end are read once for all of these,

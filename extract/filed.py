@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipmsa.cache import FeatureStore, Stream, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.errors import StoreError
 from clipmsa.cache.hdf5 import Hdf5File
-from clipmsa.cache.store import Failure
+from clipmsa.cache.spec import Failure
 
 _HASHED_ROWS = 4096  # at a time
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from clipmsa.cache.errors import TableError
-from clipmsa.cache.store import DRAWN, SPLITS
+from clipmsa.cache.spec import DRAWN, SPLITS
 from clipmsa.cache.texts import read_text
 
 from .clips import Clip, Manifest

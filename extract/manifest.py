@@ -8,7 +8,7 @@ from pathlib import Path
 from clipmsa.cache.errors import TableError
 from clipmsa.cache.texts import kind_of
 
-from . import cmu, folds, mmsa
+from . import cmu, csv_table, folds, mmsa
 from .clips import Clip, Manifest
 from .tables import TABLE_SUFFIXES
 
@@ -31,7 +31,7 @@ def read_dataset(name: str, root: Path | None = None, fold_file: Path | None = N
     if path.suffix.lower() in TABLE_SUFFIXES:
         if not path.is_file():
             raise TableError(f"{path}: no such manifest")
-        manifest = mmsa.read_csv(path, root or path.parent)
+        manifest = csv_table.read_csv(path, root or path.parent)
         return manifest if fold_file is None else folds.split(manifest, fold_file)
     if path.is_file():
         raise TableError(

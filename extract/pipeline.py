@@ -23,7 +23,7 @@ from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, wri
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
 from clipmsa.cache.files import remove_leftovers, sole_writer
 from clipmsa.cache.provenance import difference
-from clipmsa.cache.store import Failure
+from clipmsa.cache.spec import Failure
 from clipmsa.cache.writer import storage_dtype
 
 from .filed import Filed, refuse_damage

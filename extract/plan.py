@@ -14,8 +14,9 @@ from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ClipmsaError, ProfileError, WeightsError
 from clipmsa.cache.provenance import canonical_json, fingerprint
 
-from .encoder import Encoder, Precision, StatesEncoder, encoder_class
+from .encoder import Encoder, Precision, StatesEncoder
 from .profiles import Profile, StreamRecipe
+from .registry import encoder_class
 from .weights import Checkpoint, WeightsMode, find_checkpoint
 
 # Raised when decoding or preprocessing changes what features are; part of every fingerprint.

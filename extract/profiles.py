@@ -10,10 +10,11 @@ from typing import Any, get_args
 
 from clipmsa.cache.errors import ProfileError
 from clipmsa.cache.provenance import canonical_json
-from clipmsa.cache.store import BRANCHES
+from clipmsa.cache.spec import BRANCHES
 from clipmsa.cache.texts import read_text
 
-from .encoder import Precision, StatesEncoder, encoder_class, states_name
+from .encoder import Precision, StatesEncoder, states_name
+from .registry import encoder_class
 
 _SHIPPED = Path(__file__).with_name("profiles")
 _LONGEST = 60_000  # characters of a stream's table: HDF5 keeps an attribute of 64 KB

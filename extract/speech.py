@@ -12,12 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
+from transformers import Wav2Vec2FeatureExtractor
 
-from clipmsa.cache.errors import ProfileError, WeightsError
+from clipmsa.cache.errors import ProfileError
 
 from .encoder import WINDOW_SECONDS, Precision, StatesEncoder
-from .text import closed, load_pretrained, random_model, reason_of, vectors_of
+from .transformers_models import (
+    load_features,
+    load_pretrained,
+    random_model,
+    receptive_field,
+    vectors_of,
+)
 
 
 class TransformersSpeech(StatesEncoder):
@@ -94,25 +100,6 @@ class TransformersSpeech(StatesEncoder):
         return torch.stack([part.mean(dim=0) for part in parts])
 
 
-def load_features(folder: Path) -> Any:
-    """What scales a waveform for the model of a transformers folder.
-
-    Raises:
-        WeightsError: the folder does not say, and a guess could be silently wrong; or it names
-            code of its own.
-    """
-    try:
-        with closed():
-            return AutoFeatureExtractor.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # transformers raises OSError, ValueError, ImportError, ...
-        raise WeightsError(
-            f"{folder}: has no usable preprocessor_config.json ({reason_of(error)}); copy the "
-            f"repository's beside the weights"
-        ) from None
-
-
 def windows_of(samples: int, shortest: int, step: int, rate: int) -> list[slice]:
     """Where to cut a waveform that is too long for one run, so that each frame is in one window.
 
@@ -129,14 +116,3 @@ def windows_of(samples: int, shortest: int, step: int, rate: int) -> list[slice]
     edges = [frames * number // count for number in range(count + 1)]
     windows = [slice(a * step, (b - 1) * step + shortest) for a, b in pairwise(edges)]
     return [*windows[:-1], slice(windows[-1].start, None)]
-
-
-def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Samples that one output frame sees: 400 for wav2vec 2.0, 25 ms at 16 kHz.
-
-    >>> receptive_field((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
-    400
-    """
-    return 1 + sum(
-        (kernel - 1) * math.prod(strides[:layer]) for layer, kernel in enumerate(kernels)
-    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipmsa.cache.errors import MediaError
-from clipmsa.cache.store import SPLITS
+from clipmsa.cache.spec import SPLITS
 from clipmsa.cache.verify import Verdict, label_fault, shared_videos
 
 from .clips import Clip, Manifest

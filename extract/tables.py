@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from clipmsa.cache.errors import TableError
-from clipmsa.cache.store import SPLITS
+from clipmsa.cache.spec import SPLITS
 from clipmsa.cache.texts import read_text
 
 from .clips import Clip

@@ -17,8 +17,8 @@ from clipmsa.cache.errors import WeightsError
 
 from . import media
 from .clips import Clip
-from .speech import load_features, receptive_field, windows_of
-from .text import load_pretrained, load_tokenizer
+from .speech import windows_of
+from .transformers_models import load_features, load_pretrained, load_tokenizer, receptive_field
 from .weights import TRANSCRIBER, WeightsMode, find_checkpoint
 
 

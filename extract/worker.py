@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clipmsa.cache import StreamSpec, Utterance
 from clipmsa.cache.errors import ClipmsaError, MediaError
-from clipmsa.cache.store import Failure
+from clipmsa.cache.spec import Failure
 from clipmsa.cache.writer import storage_dtype
 
 from .decode import Decoded, decode

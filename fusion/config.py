@@ -10,156 +10,24 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cache.texts import read_text
+from clipmsa.fusion.baselines.misa import MISAConfig
+from clipmsa.fusion.baselines.mult import MulTConfig
+from clipmsa.fusion.baselines.tensors import LMFConfig, TFNConfig
 
-from .branches import Temporal
 from .checked import one_line
-from .coattention import Residual
+from .model import ModelConfig
+from .network import CHECKED, Dropout, NetworkConfig
 
-MODALITIES = ("text", "audio", "vision")
-NormStart = Literal["shifted", "unit"]
-Normalise = Literal["standard", "none"]
-ROLES = tuple(f"{modality}/{branch}" for modality in MODALITIES for branch in ("own", "clip"))
-
-_CHECKED = ConfigDict(extra="forbid", strict=True)  # strict: no text is a number, nor is true
-Width = Annotated[int, Field(ge=1, le=16_384)]
-Layers = Annotated[int, Field(ge=1, le=64)]
-Heads = Annotated[int, Field(ge=1, le=1_024)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000)]  # of a term in a loss
 Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 # Parts of paths: the folder of a run is named after its variant.
 Name = Annotated[str, Field(pattern=r"^\w[\w .,+-]*$", max_length=100)]
-
-
-def _listed(value: Any) -> Any:
-    """TOML has lists for tuples; of one item, its text will do."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
-@dataclass(frozen=True, config=_CHECKED)
-class NetworkConfig:
-    """What every network is told: which one it is, and which streams it is given."""
-
-    network: str = "clip-msa"
-    drop: Words = ()  # roles left out, such as "text/clip"
-    streams: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> stream
-    normalise: Normalise = "standard"  # inputs by the training split (standardise.py), or "none"
-
-    def __post_init__(self) -> None:
-        own = type(self).network
-        if self.network != own:
-            raise ConfigError(f"network is '{self.network}', must be '{own}' with these settings")
-        for key, roles in (("drop", self.drop), ("streams", self.streams)):
-            for role in roles:
-                if role not in ROLES:
-                    raise ConfigError(f"{key}: no role '{role}'; there are {', '.join(ROLES)}")
-
-
-@dataclass(frozen=True, config=_CHECKED)
-class ModelConfig(NetworkConfig):
-    """The trainable part of CLIP-MSA. The paper gives no sizes: these are the project's."""
-
-    d: Width = 128  # width of F_t, F_a, F_v and all that follows
-    heads: Heads = 8  # m, heads of a CT unit
-    d_ff: Width = 256  # width of a CT unit's feed-forward network
-    residual: Residual = "gated"  # "X_1 + hX_1" read as a gate, or "additive": X_1 + h
-    fusion: Literal["coattention", "concat"] = "coattention"  # "concat": the paper's "w/o Co-Attn"
-    order: Words = ("audio", "vision", "text")  # the first two meet first
-    temporal: Temporal = "slstm"  # of the CLIP branch, or "stacked-bilstm"
-    transformer_layers: Layers = 1  # of the own branch's sequences
-    transformer_heads: Heads = 4
-    transformer_ff: Width = 256
-    predictor_hidden: Width = 64
-    norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
-    dropout: Dropout = 0.1
-    feature_dropout: Dropout = 0.5  # of the frozen features, rows of sequences too
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if sorted(self.order) != sorted(MODALITIES):
-            raise ConfigError(
-                f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
-            )
-        if self.d % self.heads or self.d % self.transformer_heads:
-            raise ConfigError(
-                f"d = {self.d} must be a multiple of heads = {self.heads} "
-                f"and of transformer_heads = {self.transformer_heads}"
-            )
-
-
-@dataclass(frozen=True, config=_CHECKED)
-class TFNConfig(NetworkConfig):
-    """Tensor Fusion Network; sizes and rates of MMSA's configuration for MOSI."""
-
-    network: str = "tfn"
-    text_width: Width = 32  # of z_text, and of the layers of its sub-network
-    audio_width: Width = 32
-    vision_width: Width = 128
-    post_fusion: Width = 64  # width of the layers over the tensor
-    dropout: Dropout = 0.5  # of the tensor
-    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
-
-
-@dataclass(frozen=True, config=_CHECKED)
-class LMFConfig(NetworkConfig):
-    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations, rank for MOSI."""
-
-    network: str = "lmf"
-    text_width: Width = 64  # of z_text, and of the layers of its sub-network
-    audio_width: Width = 16
-    vision_width: Width = 128
-    rank: Width = 3  # MMSA's for MOSI; 4 for MOSEI
-    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
-
-
-@dataclass(frozen=True, config=_CHECKED)
-class MulTConfig(NetworkConfig):
-    """Multimodal Transformer; sizes and rates of its authors' code."""
-
-    network: str = "mult"
-    d: Width = 30  # width of a modality's rows; twice that where two modalities' are joined
-    heads: Heads = 5
-    layers: Layers = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
-    dropout: Dropout = 0.1  # of the hidden layers, and of what is added to a row
-    attention_dropout: Dropout = 0.1  # of weights on text's rows and on a modality's own, not on
-    # those of sound and picture to another modality: so the authors' defaults have it
-    embed_dropout: Dropout = 0.25  # of the rows that go into a Transformer
-    feature_dropout: Dropout = 0.25  # of text's frozen features alone, before they are projected
-    output_dropout: Dropout = 0.0  # between the two layers of the output
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
-
-
-@dataclass(frozen=True, config=_CHECKED)
-class MISAConfig(NetworkConfig):
-    """Modality-Invariant and -Specific Representations; sizes and weights of its authors' code."""
-
-    network: str = "misa"
-    d: Width = 128  # width of u, h^p and h^c, and of the recurrent layers
-    dropout: Dropout = 0.5  # of the predictor
-    similarity: Weight = 1.0  # alpha, weight of L_sim in the loss
-    difference: Weight = 0.3  # beta, of L_diff
-    reconstruction: Weight = 1.0  # gamma, of L_recon
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d % 2:
-            raise ConfigError(f"d = {self.d} must be even, since MISA's Transformer has two heads")
 
 
 NETWORKS: dict[str, type[NetworkConfig]] = {
@@ -167,7 +35,7 @@ NETWORKS: dict[str, type[NetworkConfig]] = {
 }
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@dataclass(frozen=True, config=CHECKED)
 class TrainingConfig:
     """The schedule. The paper gives none; seeds and protocol are those of design and field."""
 
@@ -183,7 +51,7 @@ class TrainingConfig:
     modality_dropout: Dropout = 0.0  # share of utterances that lose a modality, for each of them
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@dataclass(frozen=True, config=CHECKED)
 class RunConfig:
     """One variant of the model, or another network, and how it is trained."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError, TrainingError
 
-from .config import MODALITIES, ROLES, NetworkConfig
+from .network import ROLES, NetworkConfig
 from .ragged import Ragged
 from .standardise import Moments, moments
 
@@ -60,12 +60,6 @@ def streams_by_role(store: FeatureStore, config: NetworkConfig) -> dict[str, Str
     if not chosen:
         raise ConfigError(f"{store.path}: no stream is left to train on")
     return chosen
-
-
-def roles_by_modality(streams: Mapping[str, StreamSpec]) -> dict[str, list[str]]:
-    """By modality, of those that have any, the roles of its streams."""
-    roles = {m: [role for role in streams if role.startswith(f"{m}/")] for m in MODALITIES}
-    return {modality: found for modality, found in roles.items() if found}
 
 
 class Batch(NamedTuple):

@@ -14,10 +14,10 @@ from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError, FingerprintError
 from clipmsa.cache.provenance import difference
 
+from .bootstrap import summary
 from .checkpoint import Checkpoint
-from .config import MODALITIES
 from .data import FeatureData
-from .metrics import summary
+from .network import MODALITIES
 from .trainer import predict
 
 if TYPE_CHECKING:

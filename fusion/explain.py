@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .coattention import CoAttentionStage, CoAttentionUnit, HierarchicalFusion
-from .data import FeatureData, roles_by_modality
+from .data import FeatureData
 from .model import ClipMSA
+from .network import roles_by_modality
 from .networks import Trainable
 from .ragged import Ragged
 from .trainer import predict

@@ -13,16 +13,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
+from clipmsa.cache.errors import ConfigError
 
-from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, VectorBranch
-from .coattention import Concatenation, HierarchicalFusion
-from .config import ModelConfig, NormStart
-from .data import roles_by_modality
+from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, Temporal, VectorBranch
+from .coattention import Concatenation, HierarchicalFusion, Residual
+from .network import (
+    CHECKED,
+    MODALITIES,
+    Dropout,
+    Heads,
+    Layers,
+    NetworkConfig,
+    Width,
+    Words,
+    roles_by_modality,
+)
 from .ragged import Ragged
 
 
@@ -139,3 +151,38 @@ def _branch(stream: StreamSpec, config: ModelConfig) -> Branch:
         )
     recurrent = SLSTM if config.temporal == "slstm" else StackedBiLSTM
     return recurrent(stream.dim, config.d)
+
+
+NormStart = Literal["shifted", "unit"]
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ModelConfig(NetworkConfig):
+    """The trainable part of CLIP-MSA. The paper gives no sizes: these are the project's."""
+
+    d: Width = 128  # width of F_t, F_a, F_v and all that follows
+    heads: Heads = 8  # m, heads of a CT unit
+    d_ff: Width = 256  # width of a CT unit's feed-forward network
+    residual: Residual = "gated"  # "X_1 + hX_1" read as a gate, or "additive": X_1 + h
+    fusion: Literal["coattention", "concat"] = "coattention"  # "concat": the paper's "w/o Co-Attn"
+    order: Words = ("audio", "vision", "text")  # the first two meet first
+    temporal: Temporal = "slstm"  # of the CLIP branch, or "stacked-bilstm"
+    transformer_layers: Layers = 1  # of the own branch's sequences
+    transformer_heads: Heads = 4
+    transformer_ff: Width = 256
+    predictor_hidden: Width = 64
+    norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
+    dropout: Dropout = 0.1
+    feature_dropout: Dropout = 0.5  # of the frozen features, rows of sequences too
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sorted(self.order) != sorted(MODALITIES):
+            raise ConfigError(
+                f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
+            )
+        if self.d % self.heads or self.d % self.transformer_heads:
+            raise ConfigError(
+                f"d = {self.d} must be a multiple of heads = {self.heads} "
+                f"and of transformer_heads = {self.transformer_heads}"
+            )

@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
+from clipmsa.fusion.baselines.misa import MISAConfig
+from clipmsa.fusion.baselines.mult import MulTConfig
+from clipmsa.fusion.baselines.tensors import LMFConfig, TFNConfig
 
 from .baselines import LMF, MISA, TFN, MulT
-from .config import LMFConfig, MISAConfig, ModelConfig, MulTConfig, NetworkConfig, TFNConfig
-from .model import ClipMSA
+from .model import ClipMSA, ModelConfig
+from .network import NetworkConfig
 from .ragged import Ragged
 from .standardise import Standardise
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from clipmsa.cache import StreamSpec
 
 from .checkpoint import Checkpoint, load_run
-from .data import roles_by_modality
 from .explain import without
+from .network import roles_by_modality
 from .ragged import Ragged
 
 CLASSES = (

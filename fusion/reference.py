@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from clipmsa.cache import pooled
 
+from .bootstrap import Difference, paired_differences
 from .data import FeatureData
-from .metrics import Difference, paired_differences
 
 Floats = NDArray[np.float64]
 

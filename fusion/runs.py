@@ -24,11 +24,12 @@ from clipmsa.cache.errors import CheckpointError, ConfigError, RunError, Trainin
 from clipmsa.cache.files import publish_text, sole_writer
 from clipmsa.cache.provenance import difference
 
+from .bootstrap import summary
 from .checkpoint import check_progress, load_checkpoint
 from .config import RunConfig, as_plain, check_seeds, configured
 from .data import FeatureData, streams_by_role
 from .jobs import Job, run_jobs
-from .metrics import regression_metrics, summary
+from .metrics import regression_metrics
 from .outcome import Epoch, Outcome
 from .reference import against_references, reference_scores
 

@@ -23,9 +23,10 @@ from clipmsa.cache.errors import TrainingError
 from clipmsa.cache.provenance import fingerprint
 
 from .checkpoint import load_progress, save_progress
-from .config import MODALITIES, RunConfig
+from .config import RunConfig
 from .data import Batch, FeatureData
 from .metrics import regression_metrics
+from .network import MODALITIES
 from .networks import Trainable
 from .outcome import Epoch, Outcome
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from clipmsa.cache.errors import ConfigError
 
 from .checked import one_line
-from .config import MODALITIES, NETWORKS, ROLES, NetworkConfig, RunConfig, changed, read_toml
+from .config import NETWORKS, RunConfig, changed, read_toml
+from .network import MODALITIES, ROLES, NetworkConfig
 
 _TABLE2 = Path(__file__).with_name("variants.toml")
 _BASELINES = Path(__file__).with_name("baselines.toml")

@@ -14,8 +14,9 @@ import pytest
 from clipmsa.cache import FeatureStore
 from clipmsa.cli.main import main
 from clipmsa.fusion.ablations import ablate, choose_variants
-from clipmsa.fusion.config import ModelConfig, RunConfig, configured
+from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.model import ModelConfig
 from clipmsa.fusion.variants import find_variant
 
 pytestmark = pytest.mark.slow  # They train.

@@ -19,11 +19,13 @@ from clipmsa.cli.main import main
 from clipmsa.fusion import ClipMSA, trainer
 from clipmsa.fusion.baselines import LMF, MISA, TFN, MulT
 from clipmsa.fusion.checkpoint import load_checkpoint
-from clipmsa.fusion.config import NETWORKS, ModelConfig, NetworkConfig, RunConfig, configured
+from clipmsa.fusion.config import NETWORKS, RunConfig, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
 from clipmsa.fusion.evaluation import evaluate
 from clipmsa.fusion.explain import co_attention_maps, modality_contributions
 from clipmsa.fusion.metrics import regression_metrics
+from clipmsa.fusion.model import ModelConfig
+from clipmsa.fusion.network import NetworkConfig
 from clipmsa.fusion.networks import build_network, training_loss
 from clipmsa.fusion.outcome import Epoch
 from clipmsa.fusion.predict import load_models

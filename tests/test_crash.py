@@ -32,7 +32,7 @@ from torch import nn
 from clipmsa.cache import FeatureStore, files, writer
 from clipmsa.cli.extract import _MOST_LANES
 from clipmsa.cli.main import main
-from clipmsa.extract import encoder, filed, pipeline, plan, profiles
+from clipmsa.extract import filed, pipeline, plan, profiles, registry
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.synthetic import write_clip
 
@@ -101,7 +101,7 @@ STUBS = {"words": StubText, "sound": StubSound, "frames": StubFrames}
 
 def serve() -> None:
     """Fork a process for each {"start": order} on stdin, answer its pid; {"wait": pid}: status."""
-    for module in (encoder, plan, profiles):
+    for module in (plan, profiles, registry):
         setattr(module, "encoder_class", STUBS.__getitem__)  # noqa: B010  # mypy knows it as fixed
     pipeline._PART_CLIPS = PART
     main(["extract", "--dataset", "nothing"])  # loads what is loaded late

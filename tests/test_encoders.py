@@ -41,13 +41,15 @@ from transformers import (
 from clipmsa.cache.errors import WeightsError
 from clipmsa.extract.audioclip import AudioClipSound
 from clipmsa.extract.clip import OpenClipImage, OpenClipText, _clip
-from clipmsa.extract.encoder import Encoder, encoder_class
+from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.esresnext import ESResNeXt
 from clipmsa.extract.faces import MtcnnVgg, vgg11
 from clipmsa.extract.plan import Settings, plan_streams
 from clipmsa.extract.profiles import load_profile
+from clipmsa.extract.registry import encoder_class
 from clipmsa.extract.speech import TransformersSpeech
-from clipmsa.extract.text import TransformersText, random_model
+from clipmsa.extract.text import TransformersText
+from clipmsa.extract.transformers_models import random_model
 
 pytestmark = pytest.mark.slow
 

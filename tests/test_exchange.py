@@ -20,7 +20,7 @@ import pytest
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, pooled, write_store
 from clipmsa.cache.errors import ClipmsaError, ExchangeError
 from clipmsa.cache.mmsa import bert_tokens, export_mmsa, import_mmsa, streams_for_mmsa
-from clipmsa.cache.store import SPLITS
+from clipmsa.cache.spec import SPLITS
 from clipmsa.cache.unpickle import load_plain
 from clipmsa.cache.verify import verify_store
 from clipmsa.cli.main import main

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clipmsa.cache import FeatureStore, writer
-from clipmsa.extract import encoder, pipeline, plan, profiles, worker
+from clipmsa.extract import pipeline, plan, profiles, registry, worker
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Manifest, read_dataset
 from clipmsa.extract.merge import merge_stores
@@ -189,7 +189,7 @@ def full_precision() -> Iterator[None]:
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (encoder, plan, profiles):
+    for module in (plan, profiles, registry):
         monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
 
 

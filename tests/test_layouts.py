@@ -21,7 +21,7 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ExchangeError, MediaError, TableError
-from clipmsa.extract import encoder, media, plan, profiles
+from clipmsa.extract import media, plan, profiles, registry
 from clipmsa.extract.decode import decode
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Clip, Manifest, read_dataset
@@ -172,7 +172,7 @@ STUBS = {"words": StubText, "sound": StubSound, "frames": StubFrames}
 
 @pytest.fixture
 def encoded(monkeypatch, tmp_path) -> Callable[[Manifest], FeatureStore]:
-    for module in (encoder, plan, profiles):
+    for module in (plan, profiles, registry):
         monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
     recipes = tuple(StreamRecipe(name, name, "own", {}, {}) for name in STUBS)
     settings = Settings(Profile("p", "random", Media(FPS, 64), recipes), "random")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from clipmsa.fusion import regression_metrics
-from clipmsa.fusion.metrics import METRICS, bootstrap_intervals, paired_differences
+from clipmsa.fusion.bootstrap import bootstrap_intervals, paired_differences
+from clipmsa.fusion.metrics import METRICS
 
 # MMSA's utils/metricsTop.py, executed on these vectors (numpy 2.4.6, scikit-learn 1.9.1).
 PRED = [-3.4, -1.5, -0.5, -0.2, 0, 0.1, 0.5, 1.5, 2.5, 3.6, 0.4, -0.4]

@@ -21,8 +21,10 @@ from clipmsa.fusion.branches import (
     VectorBranch,
     sinusoidal_positions,
 )
-from clipmsa.fusion.config import ModelConfig, NetworkConfig, RunConfig, changed, configured
+from clipmsa.fusion.config import RunConfig, changed, configured
 from clipmsa.fusion.data import FeatureData, streams_by_role
+from clipmsa.fusion.model import ModelConfig
+from clipmsa.fusion.network import NetworkConfig
 from clipmsa.fusion.ragged import Ragged
 from clipmsa.fusion.variants import find_variant, left_out, table2
 

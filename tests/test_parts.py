@@ -22,7 +22,7 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, StoreError
-from clipmsa.extract import encoder, pipeline, plan, profiles
+from clipmsa.extract import pipeline, plan, profiles, registry
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Clip, Manifest
 from clipmsa.extract.merge import merge_stores
@@ -50,7 +50,7 @@ class Words(Encoder):
 
 @pytest.fixture(autouse=True)
 def words(monkeypatch):
-    for module in (encoder, plan, profiles):
+    for module in (plan, profiles, registry):
         monkeypatch.setattr(module, "encoder_class", lambda name: Words)
     monkeypatch.setattr(pipeline, "_PART_CLIPS", 1)  # each clip is a part
     Words.seen.clear()

@@ -20,8 +20,8 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
-from clipmsa.cache.store import is_drawn
-from clipmsa.extract import encoder, plan, profiles, worker
+from clipmsa.cache.spec import is_drawn
+from clipmsa.extract import plan, profiles, registry, worker
 from clipmsa.extract.decode import decode as decode_clip
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Clip, Manifest
@@ -88,7 +88,7 @@ STUBS = {"words": StubText, "sound": StubSound, "frames": StubFrames}
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch):
-    for module in (encoder, plan, profiles):
+    for module in (plan, profiles, registry):
         monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
     Stub.encoded.clear()
     Stub.built.clear()

@@ -9,9 +9,10 @@ import torch
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cli.main import main
+from clipmsa.fusion.bootstrap import bootstrap_intervals, paired_differences
 from clipmsa.fusion.config import RunConfig
 from clipmsa.fusion.data import FeatureData, streams_by_role
-from clipmsa.fusion.metrics import bootstrap_intervals, paired_differences, regression_metrics
+from clipmsa.fusion.metrics import regression_metrics
 from clipmsa.fusion.reference import against_references, reference_scores, verdicts
 
 SIZES = {"train": 80, "valid": 30, "test": 40}

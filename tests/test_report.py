@@ -19,9 +19,10 @@ from plotly.offline import get_plotlyjs
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import RunError
 from clipmsa.cli.main import main
+from clipmsa.fusion.bootstrap import Difference
 from clipmsa.fusion.config import RunConfig, configured
 from clipmsa.fusion.explain import CoAttentionMap
-from clipmsa.fusion.metrics import METRICS, Difference
+from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.report import (
     Report,
     build_report,

@@ -25,7 +25,7 @@ from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, wri
 from clipmsa.cache.errors import StoreError
 from clipmsa.cache.files import publish, publish_text
 from clipmsa.cache.provenance import canonical_json, difference, fingerprint, sha256_of_files
-from clipmsa.cache.store import Failure
+from clipmsa.cache.spec import Failure
 
 ROOT = Path(__file__).parent.parent
 FORMAT = ROOT / "cache" / "FORMAT.md"

@@ -27,8 +27,12 @@ from clipmsa.extract.plan import StreamPlan
 from clipmsa.extract.profiles import load_profile
 from clipmsa.extract.rebuild import ClipEncoders
 from clipmsa.extract.recorded import find_recorded
-from clipmsa.extract.speech import load_features
-from clipmsa.extract.text import load_pretrained, load_tokenizer, random_model
+from clipmsa.extract.transformers_models import (
+    load_features,
+    load_pretrained,
+    load_tokenizer,
+    random_model,
+)
 from clipmsa.extract.weights import find_checkpoint
 
 

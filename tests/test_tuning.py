@@ -13,7 +13,8 @@ from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cli.main import main
 from clipmsa.fusion.checkpoint import load_checkpoint
-from clipmsa.fusion.config import ModelConfig, RunConfig, configured
+from clipmsa.fusion.config import RunConfig, configured
+from clipmsa.fusion.model import ModelConfig
 from clipmsa.fusion.tuning import SEARCH, read_search, tune
 
 pytestmark = pytest.mark.slow  # They train.

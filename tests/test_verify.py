@@ -15,7 +15,7 @@ import pytest
 
 from clipmsa.cache import StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.cache.provenance import fingerprint
-from clipmsa.cache.store import SPLITS, Failure
+from clipmsa.cache.spec import SPLITS, Failure
 from clipmsa.cache.verify import verify_apart, verify_store
 from clipmsa.cli.main import main
 from clipmsa.extract.manifest import Manifest, read_dataset

@@ -30,9 +30,9 @@ import torch
 import clipmsa.extract.weights as weights_module
 from clipmsa.cache.errors import ProfileError, WeightsError
 from clipmsa.cli.main import main
-from clipmsa.extract.encoder import load_strictly, read_state
 from clipmsa.extract.plan import Settings, plan_streams
 from clipmsa.extract.profiles import load_profile
+from clipmsa.extract.tensors import load_strictly, read_state
 from clipmsa.extract.weights import find_checkpoint, source_of, weights_mode
 
 PAPER = {recipe.name: recipe.source for recipe in load_profile("paper").streams}

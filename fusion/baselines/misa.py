@@ -8,12 +8,20 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
+from clipmsa.cache.errors import ConfigError
 from clipmsa.fusion.branches import StackedBiLSTM, VectorBranch
-from clipmsa.fusion.config import MISAConfig
-from clipmsa.fusion.data import roles_by_modality
+from clipmsa.fusion.network import (
+    CHECKED,
+    Dropout,
+    NetworkConfig,
+    Weight,
+    Width,
+    roles_by_modality,
+)
 from clipmsa.fusion.ragged import Ragged
 
 _MOMENTS = 5  # K of the central moment discrepancy, as in the authors' code
@@ -135,3 +143,20 @@ def overlap(x: Tensor, y: Tensor) -> Tensor:
     y = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True).detach() + 1e-6)
     product: Tensor = x.T @ y
     return product.square().mean()
+
+
+@dataclass(frozen=True, config=CHECKED)
+class MISAConfig(NetworkConfig):
+    """Modality-Invariant and -Specific Representations; sizes and weights of its authors' code."""
+
+    network: str = "misa"
+    d: Width = 128  # width of u, h^p and h^c, and of the recurrent layers
+    dropout: Dropout = 0.5  # of the predictor
+    similarity: Weight = 1.0  # alpha, weight of L_sim in the loss
+    difference: Weight = 0.3  # beta, of L_diff
+    reconstruction: Weight = 1.0  # gamma, of L_recon
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d % 2:
+            raise ConfigError(f"d = {self.d} must be even, since MISA's Transformer has two heads")

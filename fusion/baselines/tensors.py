@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 from clipmsa.fusion.branches import Branch
-from clipmsa.fusion.config import LMFConfig, TFNConfig
-from clipmsa.fusion.data import roles_by_modality
+from clipmsa.fusion.network import CHECKED, Dropout, NetworkConfig, Width, roles_by_modality
 from clipmsa.fusion.ragged import Ragged
 
 
@@ -140,3 +140,28 @@ class LMF(nn.Module):
         for modality, z in self.modalities(streams).items():
             product = product * F.linear(z, self.factors[modality])  # (B, rank)
         return F.linear(product, self.weights).squeeze(-1) + self.bias
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TFNConfig(NetworkConfig):
+    """Tensor Fusion Network; sizes and rates of MMSA's configuration for MOSI."""
+
+    network: str = "tfn"
+    text_width: Width = 32  # of z_text, and of the layers of its sub-network
+    audio_width: Width = 32
+    vision_width: Width = 128
+    post_fusion: Width = 64  # width of the layers over the tensor
+    dropout: Dropout = 0.5  # of the tensor
+    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LMFConfig(NetworkConfig):
+    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations, rank for MOSI."""
+
+    network: str = "lmf"
+    text_width: Width = 64  # of z_text, and of the layers of its sub-network
+    audio_width: Width = 16
+    vision_width: Width = 128
+    rank: Width = 3  # MMSA's for MOSI; 4 for MOSEI
+    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation

@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from clipmsa.fusion.metrics import Difference
+from clipmsa.fusion.bootstrap import Difference
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from clipmsa.fusion.metrics import LOWER_IS_BETTER, METRICS, Difference
+from clipmsa.fusion.bootstrap import Difference
+from clipmsa.fusion.metrics import LOWER_IS_BETTER, METRICS
 
 from .chart import (
     BLUE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipmsa.cache import FeatureStore, StreamSpec
-from clipmsa.cache.store import SPLITS
+from clipmsa.cache.spec import SPLITS
 
 from .numerals import percent
 from .record import RunRecord

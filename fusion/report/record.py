@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from clipmsa.cache.csvtext import unguarded
 from clipmsa.cache.errors import RunError
-from clipmsa.cache.store import is_drawn
+from clipmsa.cache.spec import is_drawn
 from clipmsa.fusion.checked import LARGEST, Number, one_line
 from clipmsa.fusion.metrics import METRICS
 from clipmsa.fusion.reference import REFERENCES, verdicts

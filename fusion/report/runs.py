@@ -15,9 +15,10 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import RunError
+from clipmsa.fusion.bootstrap import paired_differences
 from clipmsa.fusion.data import FeatureData
 from clipmsa.fusion.explain import co_attention_maps, frame_contributions, modality_contributions
-from clipmsa.fusion.metrics import METRICS, paired_differences
+from clipmsa.fusion.metrics import METRICS
 
 from . import charts_explain, charts_results
 from .chart import Chart
