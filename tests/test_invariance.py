@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clipmsa.cache import FeatureStore, writer
-from clipmsa.extract import pipeline, plan, profiles, registry, worker
+from clipmsa.extract import encoder, pipeline, plan, profiles, registry, worker
 from clipmsa.extract.encoder import Encoder
 from clipmsa.extract.manifest import Manifest, read_dataset
 from clipmsa.extract.merge import merge_stores
