@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: install demo test test-fast lint format bench bench-train bench-learn bench-extract clean
+.PHONY: install links demo test test-fast lint format bench bench-train bench-learn bench-extract clean
 
 install: $(VENV)/installed
 
@@ -22,7 +22,13 @@ test: install  ## every test; those of the report in a browser need Chromium on 
 test-fast: install  ## about a minute: no encoder, no training, no process
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-lint: install  ## style, formatting and types
+# Type checkers cannot follow an editable install's import hook: links show the folders by the
+# import name. Only they use it.
+links:
+	rm -rf .links && mkdir -p .links/clipmsa
+	ln -s $(CURDIR)/cache $(CURDIR)/cli $(CURDIR)/extract $(CURDIR)/fusion $(CURDIR)/api/* .links/clipmsa
+
+lint: install links  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p clipmsa

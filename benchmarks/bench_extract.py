@@ -22,7 +22,7 @@ encoders at random weights; loading, the same for all, is left out. Prints JSON:
 
 from __future__ import annotations
 
-import clipmsa.cli.environment  # noqa: F401 first: torch reads it when it is loaded
+import clipmsa.environment  # noqa: F401 first: torch reads it when it is loaded
 
 # isort: split
 import argparse
@@ -47,17 +47,17 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from clipmsa.cache import FeatureStore, Utterance
-from clipmsa.extract import clip as clip_encoders
-from clipmsa.extract import faces, inference, media
-from clipmsa.extract.decode import Decoded, decode
-from clipmsa.extract.encoder import Encoder
-from clipmsa.extract.faces import MtcnnFaces
-from clipmsa.extract.manifest import Clip, Manifest
-from clipmsa.extract.pipeline import extract
-from clipmsa.extract.plan import Settings, plan_streams
-from clipmsa.extract.profiles import load_profile
-from clipmsa.extract.synthetic import write_clip
-from clipmsa.extract.worker import Worker
+from clipmsa.extract import media
+from clipmsa.extract.datasets.demo import write_clip
+from clipmsa.extract.datasets.read import Clip, Manifest
+from clipmsa.extract.encoders import faces, fast_layers, openclip
+from clipmsa.extract.encoders.encoder import Encoder
+from clipmsa.extract.encoders.faces import MtcnnFaces
+from clipmsa.extract.engine.decode import Decoded, decode
+from clipmsa.extract.engine.pipeline import extract
+from clipmsa.extract.engine.plan import Settings, plan_streams
+from clipmsa.extract.engine.worker import Worker
+from clipmsa.extract.profiles.profile import load_profile
 
 WIDTH, HEIGHT, FPS, SECONDS, RATE = 640, 360, 15, 4, 22050
 
@@ -125,9 +125,9 @@ def plain_script(
 def unprepared() -> Iterator[None]:
     """Networks that are built meanwhile are left as their libraries make them."""
     with (
-        patch.object(inference, "_fold", lambda network: None),
-        patch.object(inference, "_suits", lambda conv, least_channels: False),
-        patch.object(clip_encoders, "OneQueryAttention", lambda pool: pool),
+        patch.object(fast_layers, "_fold", lambda network: None),
+        patch.object(fast_layers, "_suits", lambda conv, least_channels: False),
+        patch.object(openclip, "OneQueryAttention", lambda pool: pool),
         patch.object(faces, "InPieces", lambda layers, size: layers),
     ):
         yield

@@ -16,7 +16,7 @@ Their sequences have 3 to 8 frames, so that the whole takes hours and not days o
 
 from __future__ import annotations
 
-import clipmsa.cli.environment  # noqa: F401 first: torch reads it when it is loaded
+import clipmsa.environment  # noqa: F401 first: torch reads it when it is loaded
 
 # isort: split
 import argparse
@@ -36,11 +36,11 @@ from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import regression_metrics
-from clipmsa.fusion.config import RunConfig, configured
-from clipmsa.fusion.data import FeatureData, streams_by_role
-from clipmsa.fusion.reference import reference_scores
-from clipmsa.fusion.runs import SEEDS, run
-from clipmsa.fusion.variants import find_variant
+from clipmsa.fusion.experiments.reference import reference_scores
+from clipmsa.fusion.experiments.runs import SEEDS, run
+from clipmsa.fusion.experiments.variants import find_variant
+from clipmsa.fusion.training.config import RunConfig, configured
+from clipmsa.fusion.training.data import FeatureData, streams_by_role
 
 Floats = NDArray[np.float64]
 FRAMES = (3, 8)

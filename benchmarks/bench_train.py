@@ -19,7 +19,7 @@ Everything is measured in one run, in turns, on one synthetic store of the size 
 
 from __future__ import annotations
 
-import clipmsa.cli.environment  # noqa: F401 first: torch reads it when it is loaded
+import clipmsa.environment  # noqa: F401 first: torch reads it when it is loaded
 
 # isort: split
 import argparse
@@ -45,10 +45,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import ClipMSA
-from clipmsa.fusion.ablations import ablate, choose_variants
-from clipmsa.fusion.config import RunConfig, TrainingConfig
-from clipmsa.fusion.data import FeatureData, streams_by_role
-from clipmsa.fusion.model import ModelConfig
+from clipmsa.fusion.experiments.ablations import ablate, choose_variants
+from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.training.config import RunConfig, TrainingConfig
+from clipmsa.fusion.training.data import FeatureData, streams_by_role
 
 FRAMES = (3, 24)
 MODEL = ModelConfig(dropout=0.0, feature_dropout=0.0)

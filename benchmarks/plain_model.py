@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import Dataset
 
-from clipmsa.fusion.model import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ModelConfig
 
 Attention = Literal["printed", "fused"]
 Item = dict[str, Tensor]

@@ -32,7 +32,7 @@ from clipmsa.cache.spec import is_drawn
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
-    from clipmsa.extract.clips import Manifest
+    from clipmsa.extract.datasets.clips import Manifest
 
 # What a terminal acts upon, or shows other than it stands: control characters of ASCII and of
 # ISO 6429, marks that turn the direction of what follows, halves of a character.
@@ -125,7 +125,7 @@ def warn_empty(streams: list[str]) -> None:
 
 def warn_not_better(metrics: Mapping[str, Any]) -> None:
     """Say what a run, by its metrics.json, is not better than: a constant, or ridge."""
-    from clipmsa.fusion.reference import verdicts
+    from clipmsa.fusion.experiments.reference import verdicts
 
     mae = metrics["test"]["mae"]["mean"]
     for said in verdicts(mae, metrics, metrics["against"]):
@@ -261,8 +261,8 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     """Test metrics: over seeds, with interval, of the references, of each seed; and a verdict."""
     from rich.table import Table
 
-    from clipmsa.fusion.metrics import METRICS
-    from clipmsa.fusion.reference import REFERENCES
+    from clipmsa.fusion.experiments.reference import REFERENCES
+    from clipmsa.fusion.metrics.regression import METRICS
 
     table = Table(title=f"test, variant '{metrics['variant']}', {len(metrics['seeds'])} seeds")
     table.add_column("metric")

@@ -9,7 +9,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from . import environment, interrupts  # noqa: F401  the first is imported for its effect
+from clipmsa import environment  # noqa: F401  for its effect
+
+from . import interrupts
 
 _INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -131,7 +133,7 @@ def _place(error: Exception) -> str:
 
 _ROOT = Path(__file__).parent.parent
 # Beside them, in a checkout, lie tests and the libraries of its environment.
-_PACKAGE = [_ROOT / name for name in ("cache", "cli", "extract", "fusion")]
+_PACKAGE = [_ROOT / name for name in ("api", "cache", "cli", "extract", "fusion")]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def parse_seeds(text: str) -> list[int]:
     """`1111,1112` as numbers."""
     from clipmsa.cache.errors import ConfigError
-    from clipmsa.fusion.config import check_seeds
+    from clipmsa.fusion.training.config import check_seeds
 
     try:
         numbers = [int(seed) for seed in text.split(",")]

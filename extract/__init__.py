@@ -9,13 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .esresnext import ESResNeXt
-    from .manifest import read_dataset
-    from .pipeline import extract
+    from clipmsa.extract.datasets.read import read_dataset
+    from clipmsa.extract.encoders.esresnext import ESResNeXt
+    from clipmsa.extract.engine.pipeline import extract
 
 __all__ = ["ESResNeXt", "extract", "read_dataset"]
 
-_HOME = {"ESResNeXt": "esresnext", "extract": "pipeline", "read_dataset": "manifest"}
+_HOME = {
+    "ESResNeXt": "encoders.esresnext",
+    "extract": "engine.pipeline",
+    "read_dataset": "datasets.read",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -100,8 +100,8 @@ HOSTILE = (
 def hostile_run(tmp_path_factory) -> Path:
     """A folder with store.h5, whose test texts and one id are hostile, and a run on it, `run`."""
     from clipmsa.cache import FeatureStore
-    from clipmsa.fusion.config import RunConfig, configured
-    from clipmsa.fusion.runs import run
+    from clipmsa.fusion.experiments.runs import run
+    from clipmsa.fusion.training.config import RunConfig, configured
 
     folder = tmp_path_factory.mktemp("hostile")
     path = folder / "store.h5"

@@ -4,9 +4,10 @@ What is read (record, evidence, scored) is drawn (chart, charts_*) and worded, p
 data (runs, videos), and written as HTML (page, and the templates of pages/).
 """
 
+from clipmsa.fusion.experiments.run_folder import read_run, read_runs
+
 from .evidence import find_evidence
 from .page import render, render_videos
-from .record import read_run, read_runs
 from .runs import Report, build_report
 from .videos import scored_videos
 

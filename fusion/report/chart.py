@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from clipmsa.fusion.bootstrap import Difference
+from clipmsa.fusion.metrics.bootstrap import Difference
 
 Floats = NDArray[np.float64]
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from clipmsa.fusion.bootstrap import Difference
-from clipmsa.fusion.metrics import LOWER_IS_BETTER, METRICS
+from clipmsa.fusion.experiments.run_folder import Curve, RunRecord
+from clipmsa.fusion.metrics.bootstrap import Difference
+from clipmsa.fusion.metrics.regression import LOWER_IS_BETTER, METRICS
 
 from .chart import (
     BLUE,
@@ -33,7 +34,6 @@ from .chart import (
     whiskers,
 )
 from .numerals import signed
-from .record import Curve, RunRecord
 
 
 def learning_curves(curves: Sequence[Curve]) -> list[Chart]:

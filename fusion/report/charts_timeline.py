@@ -6,9 +6,10 @@ import math
 
 import plotly.graph_objects as go
 
+from clipmsa.fusion.analysis.scored import ScoredUtterance
+
 from .chart import CLASSES, GREY, INK, RED, TEAL, Chart, hover_text, plane
 from .numerals import clock, signed
-from .scored import ScoredUtterance
 
 
 def timeline(rows: list[ScoredUtterance]) -> Chart:

@@ -10,10 +10,9 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import FingerprintError, StoreError
-from clipmsa.fusion.checkpoint import load_checkpoint
-from clipmsa.fusion.data import FeatureData
-
-from .record import RunRecord
+from clipmsa.fusion.experiments.run_folder import RunRecord
+from clipmsa.fusion.training.checkpoint import load_checkpoint
+from clipmsa.fusion.training.data import FeatureData
 
 
 @dataclass(frozen=True)

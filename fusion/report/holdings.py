@@ -8,9 +8,9 @@ import numpy as np
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.spec import SPLITS
+from clipmsa.fusion.experiments.run_folder import RunRecord
 
 from .numerals import percent
-from .record import RunRecord
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,21 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import RunError
-from clipmsa.fusion.bootstrap import paired_differences
-from clipmsa.fusion.data import FeatureData
-from clipmsa.fusion.explain import co_attention_maps, frame_contributions, modality_contributions
-from clipmsa.fusion.metrics import METRICS
+from clipmsa.fusion.analysis.explain import (
+    co_attention_maps,
+    frame_contributions,
+    modality_contributions,
+)
+from clipmsa.fusion.experiments.run_folder import RunRecord
+from clipmsa.fusion.metrics.bootstrap import paired_differences
+from clipmsa.fusion.metrics.regression import METRICS
+from clipmsa.fusion.training.data import FeatureData
 
 from . import charts_explain, charts_results
 from .chart import Chart
 from .evidence import Evidence
 from .holdings import Presence, face_rate, face_stream, presence, streams_of
 from .numerals import fixed
-from .record import RunRecord
 
 Floats = NDArray[np.float64]
 # Pictures of an utterance by id, so many of them evenly over its time, as JPEG; [] if it has none.

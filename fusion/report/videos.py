@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipmsa.fusion.analysis.scored import ScoredUtterance, read_scored
+
 from .chart import Chart
 from .charts_timeline import timeline
 from .numerals import signed
-from .scored import ScoredUtterance, read_scored
 
 
 @dataclass(frozen=True)

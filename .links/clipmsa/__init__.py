@@ -1,1 +1,0 @@
-../../cli/_root/__init__.py

@@ -1,0 +1,1 @@
+"""Many trainings: seeds, variants, tables, searches, and the folders that they leave."""

@@ -1,0 +1,252 @@
+"""Search over the configuration, by Optuna, on validation alone: split test is never predicted.
+
+Field practice has tuned on the test split (MMSA since its commit 22a8be7); what is found that way
+does not hold on other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+
+import numpy as np
+import tomli_w
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from clipmsa.cache import FeatureStore
+from clipmsa.cache.csvtext import csv_text
+from clipmsa.cache.errors import ConfigError, RunError
+from clipmsa.cache.files import publish_text, sole_writer
+from clipmsa.fusion.metrics.regression import regression_metrics
+from clipmsa.fusion.training.config import RunConfig, as_plain, check_seeds, read_toml, with_values
+from clipmsa.fusion.training.data import FeatureData, streams_by_role
+
+from .jobs import Job, run_jobs
+from .reference import against_references, reference_scores, verdicts
+
+if TYPE_CHECKING:
+    import optuna
+
+SEARCH = Path(__file__).with_name("search.toml")
+_TRIED = 4096  # whole numbers of a range that are tried before any trial
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class _Choices(BaseModel):
+    model_config = _STRICT
+    choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
+
+
+class _Range(BaseModel):
+    model_config = _STRICT
+    low: int | FiniteFloat
+    high: int | FiniteFloat
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("must rise, in the logarithm from above 0")
+        return self
+
+
+_SPACE: TypeAdapter[_Choices | _Range] = TypeAdapter(_Choices | _Range)
+
+
+class Tuned(NamedTuple):
+    """What a search found so far."""
+
+    config: RunConfig
+    valid_mae: float  # mean over the seeds
+    trials: int  # all that there are, of earlier calls too
+    verdicts: list[str]  # what its models are not better than, on validation
+
+
+def read_search(path: Path, config: RunConfig | None = None) -> dict[str, dict[str, Any]]:
+    """The [search] table of a TOML file: by setting of `config`, what it is drawn from.
+
+    Raises:
+        ConfigError: no such table, a setting that does not exist, or no range.
+    """
+    table = read_toml(path).get("search")
+    if not isinstance(table, dict) or not table:
+        raise ConfigError(f"{path}: no [search] table with settings to try")
+    base = config or RunConfig()
+    for key, space in table.items():
+        where = f"{path} [search] {key}"
+        for value in _values(space, where):
+            with_values(base, {key: value}, where)
+        if "low" in space and _whole(base, key):
+            for value in range(space["low"], min(space["high"], space["low"] + _TRIED) + 1):
+                with_values(base, {key: value}, f"{where}, which may draw {value}")
+    return table
+
+
+def _values(space: Any, where: str) -> list[Any]:
+    """Both ends of a range, or the choices; refuses what is neither."""
+    try:
+        found = _SPACE.validate_python(space)
+    except ValidationError:
+        raise ConfigError(
+            f"{where}: must be {{ low, high, log? }}, numbers with low <= high (and low > 0 where "
+            f"log = true), or {{ choices = [...] }} of numbers, texts, true and false"
+        ) from None
+    return list(found.choices) if isinstance(found, _Choices) else [found.low, found.high]
+
+
+def _whole(config: RunConfig, key: str) -> bool:
+    """Whether a setting is a whole number: of 0 and 1 as ends of a dropout, all between count."""
+    model = config.model if hasattr(config.model, key) else config.training
+    return isinstance(getattr(model, key), int)
+
+
+def tune(
+    store: FeatureStore,
+    config: RunConfig,
+    out: Path,
+    *,
+    trials: int,
+    search: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    workers: int = 1,
+    on_trial: Callable[[int, float, dict[str, Any]], None] = lambda number, mae, params: None,
+) -> Tuned:
+    """Try settings until there are `trials` of them, and write best.toml and trials.csv.
+
+    The score of a trial is the lowest validation MAE of its epochs, averaged over the seeds. Trials
+    are kept in `out`/study.db: called again, the search goes on. Trials are drawn by Optuna's TPE
+    with a fixed seed; those of one round, `workers` at a time, do not know of one another.
+
+    Raises:
+        ConfigError: the store lacks what the configuration names, Optuna is not installed, or the
+            search of an earlier call was another one.
+        RunError: the trials of earlier calls cannot be read, or new ones written.
+        TrainingError: numbers are not finite, or the store was written anew meanwhile.
+        ClipmsaError: another process writes to the folder.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("tune: Optuna is not installed; pip install 'clipmsa[tune]'") from None
+    check_seeds(seeds)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
+    what = {"base": as_plain(config), "search": dict(search), "seeds": list(seeds)}
+    with sole_writer(out), _study(out) as study:
+        _refuse_another(study, what | {"data": data.digest}, out)
+        complete = (optuna.trial.TrialState.COMPLETE,)
+
+        def done() -> int:
+            return len(study.get_trials(deepcopy=False, states=complete))
+
+        side_by_side = max(1, workers // len(seeds))
+        while (left := trials - done()) > 0:
+            asked = [study.ask() for _ in range(min(left, side_by_side))]
+            jobs = {
+                trial.number: _jobs(
+                    trial.number, data, _drawn(trial, config, search), seeds, out, str(device)
+                )
+                for trial in asked
+            }
+            run_jobs([job for batch in jobs.values() for job in batch], workers=workers)
+            for trial in asked:
+                maes = [job.result().outcome.valid_mae for job in jobs[trial.number]]
+                study.tell(trial, sum(maes) / len(maes))
+                on_trial(trial.number, sum(maes) / len(maes), trial.params)
+        best = with_values(config, study.best_params, "best trial")
+        _write(out, study, best)
+        best_jobs = _jobs(study.best_trial.number, data, best, seeds, out, str(device))
+        return Tuned(best, study.best_value, done(), _verdicts(data, best_jobs, study.best_value))
+
+
+def _verdicts(data: FeatureData, jobs: Sequence[Job], mae: float) -> list[str]:
+    """What the models of a trial are not better than, on the validation that chose them."""
+    outcomes = [job.result().outcome for job in jobs]
+    preds = np.stack([outcome.predictions["valid"] for outcome in outcomes])
+    truth = data.labels[data.labelled_rows("valid")].double().numpy()
+    scores = {name: of["valid"] for name, of in reference_scores(data, ("valid",)).items()}
+    references = {name: regression_metrics(of, truth) for name, of in scores.items()}
+    return verdicts(mae, references, against_references(preds, scores, truth))
+
+
+@contextmanager
+def _study(out: Path) -> Iterator[optuna.Study]:
+    """The trials that a folder keeps; what goes wrong in their database is an error of ours."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = out / "study.db"
+    try:
+        yield optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name="clipmsa",
+            sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
+            load_if_exists=True,
+        )
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise RunError(
+            f"{path}: the trials cannot be read or written ({reason}); if the disk is full, make "
+            f"room and run the same command again, else use another --out"
+        ) from None
+
+
+def _jobs(
+    trial: int, data: FeatureData, config: RunConfig, seeds: Sequence[int], out: Path, device: str
+) -> list[Job]:
+    """A trial's seeds; of a trial the test split is never predicted."""
+    path, folder = data.store.path, out / f"trial-{trial}"
+    return [Job(path, config, s, folder, data.digest, device, ("valid",)) for s in seeds]
+
+
+def _refuse_another(study: optuna.Study, what: dict[str, Any], out: Path) -> None:
+    """A search that goes on must be the same search, or its trials could not be compared."""
+    before = study.user_attrs.get("what")
+    if before is None:
+        study.set_user_attr("what", what)
+    elif before != what:
+        changed = ", ".join(key for key in what if before.get(key) != what[key])
+        raise ConfigError(
+            f"{out}: holds trials of another search (it differs in {changed}); use another --out"
+        )
+
+
+def _drawn(
+    trial: optuna.Trial, config: RunConfig, search: Mapping[str, Mapping[str, Any]]
+) -> RunConfig:
+    values: dict[str, Any] = {}
+    for key, space in search.items():
+        if "choices" in space:
+            values[key] = trial.suggest_categorical(key, space["choices"])
+        elif _whole(config, key):
+            values[key] = trial.suggest_int(
+                key, space["low"], space["high"], log=space.get("log", False)
+            )
+        else:
+            values[key] = trial.suggest_float(
+                key, space["low"], space["high"], log=space.get("log", False)
+            )
+    return with_values(config, values, f"trial {trial.number}")
+
+
+def _write(out: Path, study: optuna.Study, best: RunConfig) -> None:
+    publish_text(out / "best.toml", tomli_w.dumps(as_plain(best)))
+    keys = list(study.best_params)
+    lines = [
+        [trial.number, trial.value, *(trial.params[key] for key in keys)]
+        for trial in study.get_trials(deepcopy=False)
+        if trial.value is not None
+    ]
+    publish_text(out / "trials.csv", csv_text(["trial", "valid_mae", *keys], lines))

@@ -1,0 +1,1 @@
+"""One seed: settings, batches, the loop, and the checkpoint that it leaves."""
