@@ -65,3 +65,7 @@ class DeviceError(ClipmsaError):
 
 class RunError(ClipmsaError):
     """A folder holds no finished run, or another one, or a file of it cannot be read."""
+
+
+class PluginError(ClipmsaError):
+    """An encoder, a network or a dataset layout is not there, or cannot be imported."""
