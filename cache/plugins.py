@@ -15,7 +15,6 @@ finds shipped names and entry points alone, unless the user trusts the module th
 from __future__ import annotations
 
 import importlib
-
 import re
 import sys
 from collections.abc import Iterable, Mapping

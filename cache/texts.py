@@ -129,7 +129,7 @@ def _zipped(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return "a damaged ZIP archive"
     for end, kind in _ZIPPED:
         if any(name.endswith(end) for name in names):

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         interrupts.end_at_once()
     given = sys.argv[1:] if arguments is None else arguments
     from .console import LogNotes
-    from .verbs import app
+    from .verbs import command
 
     verb = next((word for word in given if not word.startswith("-")), "")
     kept = _KEPT.get(verb, _NOTHING_HALF)
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(args=[word for word in given if word != "--debug"])
+        command(args=[word for word in given if word != "--debug"])
         status = 0
     except SystemExit as exit_:
         status = _status(exit_.code)

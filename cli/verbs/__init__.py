@@ -8,6 +8,7 @@ import typer
 
 from . import (
     ablate,
+    app,
     cut,
     demo,
     evaluate,
@@ -22,30 +23,29 @@ from . import (
     verify,
     weights,
 )
-from . import app as webapp
 
-app = typer.Typer(
+command = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     epilog="--debug with any verb shows the traceback of an error.",
 )
-app.command("cut")(cut.cut)
-app.command("extract")(extract.extract)
-app.command("merge")(merge.merge)
-app.command("train")(train.train)
-app.command("ablate")(ablate.ablate)
-app.command("tune")(tune.tune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("report")(report.report)
-app.command("app")(webapp.serve)
-app.command("inspect")(inspect.inspect)
-app.command("verify")(verify.verify)
-app.command("import")(import_export.import_)
-app.command("export")(import_export.export)
-app.command("weights")(weights.weights)
-app.command("demo")(demo.demo)
+command.command("cut")(cut.cut)
+command.command("extract")(extract.extract)
+command.command("merge")(merge.merge)
+command.command("train")(train.train)
+command.command("ablate")(ablate.ablate)
+command.command("tune")(tune.tune)
+command.command("evaluate")(evaluate.evaluate)
+command.command("predict")(predict.predict)
+command.command("report")(report.report)
+command.command("app")(app.serve)
+command.command("inspect")(inspect.inspect)
+command.command("verify")(verify.verify)
+command.command("import")(import_export.import_)
+command.command("export")(import_export.export)
+command.command("weights")(weights.weights)
+command.command("demo")(demo.demo)
 
 
 def _version(show: bool) -> None:
@@ -56,7 +56,7 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@command.callback()
 def about(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

@@ -22,9 +22,9 @@ from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cli import console
 from clipmsa.cli.main import main
-from clipmsa.cli.verbs import app
+from clipmsa.cli.verbs import command
 
-VERBS = [command.name for command in app.registered_commands]
+VERBS = [verb.name for verb in command.registered_commands]
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, verb: str, error: BaseException) -> None:
@@ -33,8 +33,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, verb: str, error: BaseException) -> 
     def run() -> None:
         raise error
 
-    (command,) = [command for command in app.registered_commands if command.name == verb]
-    monkeypatch.setattr(command, "callback", run)
+    (one,) = [one for one in command.registered_commands if one.name == verb]
+    monkeypatch.setattr(one, "callback", run)
 
 
 @pytest.mark.parametrize("verb", VERBS)

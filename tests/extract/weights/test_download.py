@@ -247,7 +247,7 @@ def test_a_run_that_was_killed_leaves_a_part_to_go_on_from(server: Server, path:
     code = f"""
 import sys
 from pathlib import Path
-from clipmsa.extract.download import download
+from clipmsa.extract.weights.download import download
 download("{server.url}", Path("{path}"), "{SHA256}", lambda done, total: print(done, flush=True))
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:

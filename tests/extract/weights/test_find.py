@@ -303,7 +303,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_hubs_out_of_reach_are_noticed_at_once(tmp_path: Path) -> None:
     code = f"""
 import time
-from clipmsa.extract.weights import find_checkpoint
+from clipmsa.extract.weights.find import find_checkpoint
 for source in ({{"hub": "a/b"}}, {{"hub": "a/b", "file": "c"}}, {{"url": "{NOWHERE}/c.pt"}}):
     started = time.monotonic()
     try:
@@ -439,7 +439,7 @@ def test_a_repository_is_downloaded_in_the_one_format_that_is_needed(
         {**repository("a/both", both), **repository("a/old", old), **repository("a/one", single)}
     )
     code = """
-from clipmsa.extract.weights import find_checkpoint
+from clipmsa.extract.weights.find import find_checkpoint
 one = {"hub": "a/one", "file": "open_clip_model.safetensors"}
 for source in ({"hub": "a/both"}, {"hub": "a/old"}, one):
     path = find_checkpoint("s", source, "pretrained").path
