@@ -178,7 +178,7 @@ def _another(plan: _Plan) -> str:
     written = plan.out / "config.toml"
     before: list[RunConfig] = []
     try:
-        before += [configured(RunConfig(), written)] if written.exists() else []
+        before += [configured(RunConfig(), written, written=False)] if written.exists() else []
     except ConfigError as error:
         return str(error)
     digests = _digest_of(plan.out / "metrics.json")
@@ -273,8 +273,12 @@ def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict
 
 
 def _write_history(path: Path, outcomes: Sequence[Outcome]) -> None:
-    rows = [asdict(epoch) for outcome in outcomes for epoch in outcome.history]
-    publish_text(path, csv_text(rows[0].keys(), (row.values() for row in rows)))
+    epochs = [epoch for outcome in outcomes for epoch in outcome.history]
+    terms = list(dict.fromkeys(name for epoch in epochs for name in epoch.terms))
+    terms = terms if len(terms) > 1 else []  # one term is the loss itself
+    rows = [{**asdict(e), **{f"train_{t}": e.terms.get(t) for t in terms}} for e in epochs]
+    keys = [key for key in rows[0] if key != "terms"]
+    publish_text(path, csv_text(keys, ([row[key] for key in keys] for row in rows)))
 
 
 def _write_predictions(path: Path, data: FeatureData, outcomes: Sequence[Outcome]) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import FingerprintError, StoreError
 from clipmsa.fusion.experiments.run_folder import RunRecord
+from clipmsa.fusion.networks.registry import Trainable
 from clipmsa.fusion.training.checkpoint import load_checkpoint
 from clipmsa.fusion.training.data import FeatureData
 
@@ -23,7 +23,7 @@ class Evidence:
     """
 
     store: FeatureStore | None = None
-    models: tuple[nn.Module, ...] = ()
+    models: tuple[Trainable, ...] = ()
     data: FeatureData | None = None
     gaps: list[str] = field(default_factory=list)
 

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.checked import one_line
-from clipmsa.cache.errors import CheckpointError, ClipmsaError, TrainingError
+from clipmsa.cache.errors import CheckpointError, ClipmsaError, PluginError, TrainingError
 from clipmsa.fusion.networks.registry import Trainable
 
 from . import tensorfile
@@ -106,6 +106,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         versions = _VERSIONS.validate_python(content["versions"])
         _check_state(config, streams, outcome.state)
         return Checkpoint(config, streams, str(content["data"]), versions, outcome)
+    except PluginError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, ClipmsaError) as error:
         raise CheckpointError(
             f"{path}: a checkpoint of another version of clipmsa, or damaged "

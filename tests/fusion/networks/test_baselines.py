@@ -18,19 +18,19 @@ from clipmsa.cache.errors import ConfigError
 from clipmsa.cli.main import main
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.analysis.evaluation import evaluate
-from clipmsa.fusion.analysis.explain import co_attention_maps, modality_contributions
+from clipmsa.fusion.analysis.explain import attention_maps, modality_contributions
 from clipmsa.fusion.analysis.scores import load_models
 from clipmsa.fusion.experiments.reference import reference_scores
 from clipmsa.fusion.experiments.runs import run
 from clipmsa.fusion.experiments.tuning import read_search
 from clipmsa.fusion.experiments.variants import find_model, find_variant, left_out
 from clipmsa.fusion.metrics.regression import regression_metrics
-from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 from clipmsa.fusion.networks.misa import MISA
 from clipmsa.fusion.networks.mult import MulT
 from clipmsa.fusion.networks.network import NetworkConfig
 from clipmsa.fusion.networks.ragged import Ragged
-from clipmsa.fusion.networks.registry import build_network, training_loss
+from clipmsa.fusion.networks.registry import build_network
 from clipmsa.fusion.networks.tfn_lmf import LMF, TFN
 from clipmsa.fusion.training import trainer
 from clipmsa.fusion.training.checkpoint import load_checkpoint
@@ -307,7 +307,8 @@ def test_misas_own_loss_is_its_papers(store):
         for u, p, c in zip(of["u"][n], of["private"][n], of["shared"][n], strict=True):
             recon += ((linear(p + c, weights, f"decode.{m}") - u) ** 2).sum() / (3 * 12 * 32)
     expected = sim + 20 * diff + recon
-    whole = training_loss(network, streams, torch.zeros(12))
+    batch = data.batch(torch.arange(12))._replace(labels=torch.zeros(12))
+    whole = torch.stack([*network.losses(batch).values()]).sum()
     plain = nn.functional.smooth_l1_loss(network(streams), torch.zeros(12))
     assert min(sim, 20 * diff, recon) > 0.1 * expected
     assert (whole - plain).item() == pytest.approx(expected, rel=1e-4)
@@ -416,7 +417,7 @@ def test_a_run_is_a_run_like_any_other(store, tmp_path, name):
     moved = modality_contributions(models, data, rows)
     assert list(moved) == ["text", "audio", "vision"]
     assert all(np.abs(m).max() > 1e-5 for m in moved.values())
-    assert co_attention_maps(models[0], data.batch(rows[:1]).streams) == []
+    assert attention_maps(models[0], data.batch(rows[:1]).streams) == []
     utterance = {
         spec.name: data.batch(rows[:1]).streams[role].rows.numpy()
         for role, spec in data.roles.items()
@@ -458,7 +459,7 @@ def test_a_baseline_takes_the_training_and_the_streams_of_a_configuration_and_no
     config = find_model("lmf").applied(base)
     assert (config.variant, config.training) == ("lmf", base.training)
     assert config.model == replace(find_model("lmf").model, streams=base.model.streams)
-    assert find_variant("full").applied(config).model == ModelConfig(streams=base.model.streams)
+    assert find_variant("full").applied(config).model == ClipMSAConfig(streams=base.model.streams)
 
 
 def test_a_users_file_sets_a_baselines_sizes(tmp_path):
@@ -478,7 +479,7 @@ def test_a_users_file_sets_a_baselines_sizes(tmp_path):
 
 def test_a_configuration_of_one_network_is_not_anothers():
     with pytest.raises(ConfigError, match="network is 'tfn', must be 'clip-msa'"):
-        ModelConfig(network="tfn")
+        ClipMSAConfig(network="tfn")
 
 
 def test_a_checkpoint_from_before_there_were_baselines_is_clip_msas(store, tmp_path):
