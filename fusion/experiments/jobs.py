@@ -30,6 +30,7 @@ from clipmsa.cache.plugins import trust, trusted
 from clipmsa.fusion.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from clipmsa.fusion.training.config import RunConfig
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
+from clipmsa.fusion.training.folder import RunFolder
 from clipmsa.fusion.training.outcome import Epoch
 from clipmsa.fusion.training.trainer import train_seed
 
@@ -56,12 +57,12 @@ class Job:
     @property
     def path(self) -> Path:
         """Where its checkpoint goes."""
-        return self.folder / f"model-{self.seed}.pt"
+        return RunFolder(self.folder).model(self.seed)
 
     @property
     def progress(self) -> Path:
         """What an interrupted attempt goes on from."""
-        return self.folder / f".progress-{self.seed}.pt"
+        return RunFolder(self.folder).progress(self.seed)
 
     def data(self) -> FeatureData:
         """The features it is trained on.
