@@ -46,12 +46,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.experiments.ablations import ablate, choose_variants
-from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 from clipmsa.fusion.training.config import RunConfig, TrainingConfig
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 
 FRAMES = (3, 24)
-MODEL = ModelConfig(dropout=0.0, feature_dropout=0.0)
+MODEL = ClipMSAConfig(dropout=0.0, feature_dropout=0.0)
 NO_DROPOUT = RunConfig(model=MODEL, training=TrainingConfig(batch_size=32))
 PAIR_OPERATIONS = 5 + 8
 

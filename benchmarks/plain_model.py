@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import Dataset
 
-from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 
 Attention = Literal["printed", "fused"]
 Item = dict[str, Tensor]
@@ -88,7 +88,9 @@ class Unit(nn.Module):
 class PlainClipMSA(nn.Module):
     """The whole model, variant `full`, without dropout."""
 
-    def __init__(self, config: ModelConfig, dims: Mapping[str, int], attention: Attention) -> None:
+    def __init__(
+        self, config: ClipMSAConfig, dims: Mapping[str, int], attention: Attention
+    ) -> None:
         super().__init__()
         d = config.d
         self.face_project = nn.Linear(dims["face_vgg"], d)

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipmsa.fusion.networks.clip_msa import ClipMSA
-from clipmsa.fusion.networks.coattention import (
-    CoAttentionStage,
-    CoAttentionUnit,
-    HierarchicalFusion,
-)
-from clipmsa.fusion.networks.network import roles_by_modality
+from clipmsa.fusion.networks.coattention import CoAttentionMap
+from clipmsa.fusion.networks.network import Network, roles_by_modality
 from clipmsa.fusion.networks.ragged import Ragged
 from clipmsa.fusion.networks.registry import Trainable
 from clipmsa.fusion.training.data import FeatureData
@@ -32,29 +26,12 @@ Floats = NDArray[np.float64]
 _FRAMES = 32  # copies of one utterance at once, each without another frame
 
 
-@dataclass(frozen=True)
-class CoAttentionMap:
-    """One CT unit at one utterance: how the elements of x_1 attend to those of x_2 (Sec. 2.3.1).
-
-    `weights` is softmax_q(a_i x_1p x_2q) of head i: its rows p, the elements of the modality that
-    asks, sum to 1 over q, the elements of the one that is asked. `scales` is b_i of each head, so
-    that h_p = sum_i scales_i sum_q weights_ipq x_2q.
-    """
-
-    asking: str  # x_1, such as "audio", or "audio+vision" for F_av
-    asked: str  # x_2
-    x_1: Tensor  # (d,)
-    x_2: Tensor  # (d,)
-    weights: Tensor  # (m, d, d)
-    scales: Tensor  # (m,)
-
-
 @torch.inference_mode()
-def co_attention_maps(model: nn.Module, streams: Mapping[str, Ragged]) -> list[CoAttentionMap]:
-    """The maps of every CT unit at one utterance, in the order they are computed.
-
-    Four of them with three modalities: in the paper's order A<-V, V<-A, AV<-T and T<-AV. None for
-    a model without co-attention (the paper's "w/o Co-Attn", and the baselines).
+def attention_maps(
+    model: Trainable | Network, streams: Mapping[str, Ragged]
+) -> list[CoAttentionMap]:
+    """What attended to what at one utterance, in the order it is computed; of CLIP-MSA its CT
+    units. None for a network that has no such maps.
 
     Args:
         model: in eval mode.
@@ -63,23 +40,7 @@ def co_attention_maps(model: nn.Module, streams: Mapping[str, Ragged]) -> list[C
     sizes = {len(stream.lengths) for stream in streams.values()}
     if sizes != {1}:
         raise ValueError(f"streams hold {sorted(sizes)} utterances, must hold one")
-    if isinstance(model, Trainable):
-        streams = model.standardised(streams)
-        model = model.network
-    if not isinstance(model, ClipMSA) or not isinstance(model.fusion, HierarchicalFusion):
-        return []
-    fusion = model.fusion
-    out = model.intermediates(streams)
-    modalities = {modality: out[f"F_{modality}"] for modality in fusion.order}
-    name, fused = fusion.order[0], modalities[fusion.order[0]]
-    maps = []
-    for stage, modality in zip(fusion.stages, fusion.order[1:], strict=True):
-        assert isinstance(stage, CoAttentionStage)
-        other = modalities[modality]
-        maps.append(_map(stage.unit_12, name, modality, fused, other))
-        maps.append(_map(stage.unit_21, modality, name, other, fused))
-        name, fused = f"{name}+{modality}", stage(fused, other)
-    return maps
+    return model.attention_maps(streams)
 
 
 def without(streams: Mapping[str, Ragged], modality: str) -> dict[str, Ragged]:
@@ -138,14 +99,3 @@ def frame_contributions(model: nn.Module, streams: Mapping[str, Ragged], role: s
         changes.append(whole - model(copies).double().cpu())
     out: Floats = torch.cat(changes).numpy() if changes else np.zeros(0)
     return out
-
-
-def _map(
-    unit: CoAttentionUnit, asking: str, asked: str, x_1: Tensor, x_2: Tensor
-) -> CoAttentionMap:
-    """As printed in the paper: width-1 tokens, so a head's logits are a_i x_1p x_2q."""
-    a = (unit.W_Q * unit.W_K).sum(-1) * unit.W_Q.shape[1] ** -0.5
-    b = (unit.W_V * unit.W_O).sum(-1)
-    p, q = x_1[0], x_2[0]
-    weights = torch.softmax(a[:, None, None] * p[:, None] * q, dim=-1)
-    return CoAttentionMap(asking, asked, p.cpu(), q.cpu(), weights.cpu(), b.cpu())

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from clipmsa.cache.checked import one_line
-from clipmsa.cache.errors import ConfigError
+from clipmsa.cache.errors import ConfigError, PluginError
+from clipmsa.cache.plugins import is_import_path
 from clipmsa.fusion.networks.network import MODALITIES, ROLES, NetworkConfig
-from clipmsa.fusion.training.config import NETWORKS, RunConfig, changed, read_toml
+from clipmsa.fusion.networks.registry import NETWORKS, default_config
+from clipmsa.fusion.training.config import RunConfig, changed, read_toml
 
 _TABLE2 = Path(__file__).with_name("variants.toml")
 _BASELINES = Path(__file__).with_name("baselines.toml")
@@ -55,15 +57,23 @@ def table1() -> list[Variant]:
 
 
 def find_model(name: str) -> Variant:
-    """A network by name: a baseline, or `clip-msa`, which is variant `full`.
+    """A network by name: a baseline, `clip-msa`, which is variant `full`, or one from outside.
+
+    A network from outside, by entry point or import path `package.module:Class`, is a variant of
+    its own, named after the class where it has no other name.
 
     Raises:
         ConfigError: no such network; the message lists those there are.
     """
     models = {variant.model.network: variant for variant in [table2()[0], *baselines()]}
-    if name not in models:
-        raise ConfigError(f"no model '{name}'; there are {', '.join(models)}")
-    return models[name]
+    if name in models:
+        return models[name]
+    try:
+        default_config(name, written=True)
+    except PluginError as error:
+        raise ConfigError(str(error)) from None
+    own = name.rpartition(":")[2]
+    return Variant(own, own, {"network": name})
 
 
 def variants_of(path: Path) -> list[Variant]:
@@ -76,7 +86,8 @@ def variants_of(path: Path) -> list[Variant]:
 
 
 def find_variant(name: str) -> Variant:
-    """A variant by name: a row of Table 2, a baseline, `FILE.toml` with one, or `FILE.toml:NAME`.
+    """A variant by name: a row of Table 2, a baseline, `FILE.toml` with one, `FILE.toml:NAME`, or a
+    network from outside (`find_model`).
 
     Raises:
         ConfigError: no such variant; the message lists those there are.
@@ -90,6 +101,8 @@ def find_variant(name: str) -> Variant:
     for variant in candidates:
         if variant.name == wanted:
             return variant
+    if not path.endswith(".toml") and (is_import_path(name) or name in NETWORKS.names()):
+        return find_model(name)
     known = ", ".join(variant.name for variant in candidates)
     hint = f"write {path}:NAME" if path.endswith(".toml") and not colon else "or give a TOML file"
     raise ConfigError(f"no variant '{wanted}'; there are {known}; {hint}")
@@ -122,7 +135,7 @@ def _variant(path: Path, name: str, table: Any) -> Variant:
     row = str(values.pop("row", name))
     network = changed(RunConfig().model, values, f"{path} [{name}]").network  # or refuses a value
     # What makes a variant is always set, so that it is the same over any base configuration.
-    default = NETWORKS[network]()
+    default = default_config(network, written=True)
     of_variant = ("network", "drop", "fusion", "order")
     whole = {key: getattr(default, key) for key in of_variant if hasattr(default, key)}
     return Variant(name, row, whole | values)

@@ -23,19 +23,53 @@ from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ConfigError
 
 from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, Temporal, VectorBranch
-from .coattention import Concatenation, HierarchicalFusion, Residual
+from .coattention import CoAttentionMap, Concatenation, HierarchicalFusion, Residual
 from .network import (
     CHECKED,
     MODALITIES,
     Dropout,
     Heads,
     Layers,
+    Network,
     NetworkConfig,
     Width,
     Words,
     roles_by_modality,
 )
 from .ragged import Ragged
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ClipMSAConfig(NetworkConfig):
+    """The trainable part of CLIP-MSA. The paper gives no sizes: these are the project's."""
+
+    network: str = "clip-msa"
+    d: Width = 128  # width of F_t, F_a, F_v and all that follows
+    heads: Heads = 8  # m, heads of a CT unit
+    d_ff: Width = 256  # width of a CT unit's feed-forward network
+    residual: Residual = "gated"  # "X_1 + hX_1" read as a gate, or "additive": X_1 + h
+    fusion: Literal["coattention", "concat"] = "coattention"  # "concat": the paper's "w/o Co-Attn"
+    order: Words = ("audio", "vision", "text")  # the first two meet first
+    temporal: Temporal = "slstm"  # of the CLIP branch, or "stacked-bilstm"
+    transformer_layers: Layers = 1  # of the own branch's sequences
+    transformer_heads: Heads = 4
+    transformer_ff: Width = 256
+    predictor_hidden: Width = 64
+    norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
+    dropout: Dropout = 0.1
+    feature_dropout: Dropout = 0.5  # of the frozen features, rows of sequences too
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sorted(self.order) != sorted(MODALITIES):
+            raise ConfigError(
+                f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
+            )
+        if self.d % self.heads or self.d % self.transformer_heads:
+            raise ConfigError(
+                f"d = {self.d} must be a multiple of heads = {self.heads} "
+                f"and of transformer_heads = {self.transformer_heads}"
+            )
 
 
 class ModalProjection(nn.Module):
@@ -76,14 +110,16 @@ class Predictor(nn.Module):
         return score.squeeze(-1)
 
 
-class ClipMSA(nn.Module):
+class ClipMSA(Network):
     """The trainable part of CLIP-MSA over the streams it is given.
 
     `streams` maps roles ("text/own", "vision/clip", ...) to the store's description of the stream
     in that role; widths are read from it. A modality without any stream takes no part.
     """
 
-    def __init__(self, config: ModelConfig, streams: Mapping[str, StreamSpec]) -> None:
+    Config = ClipMSAConfig
+
+    def __init__(self, config: ClipMSAConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.feature_dropout)
         self.branches = nn.ModuleDict({role: _branch(s, config) for role, s in streams.items()})
@@ -130,13 +166,24 @@ class ClipMSA(nn.Module):
             "y": self.predictor(f_m),
         }
 
+    def attention_maps(self, streams: Mapping[str, Ragged]) -> list[CoAttentionMap]:
+        """The maps of every CT unit at one utterance, in the order they are computed.
+
+        Four of them with three modalities: in the paper's order A<-V, V<-A, AV<-T and T<-AV. None
+        without co-attention (the paper's "w/o Co-Attn").
+        """
+        if not isinstance(self.fusion, HierarchicalFusion):
+            return []
+        out = self.intermediates(streams)
+        return self.fusion.maps({m: out[f"F_{m}"] for m in self.fusion.order})
+
     def _branch(self, role: str) -> Branch:
         branch = self.branches[role]
         assert isinstance(branch, Branch)
         return branch
 
 
-def _branch(stream: StreamSpec, config: ModelConfig) -> Branch:
+def _branch(stream: StreamSpec, config: ClipMSAConfig) -> Branch:
     """The layer that makes one vector of a stream: by its level, and for sequences its branch."""
     if stream.level == "utterance":
         return VectorBranch(stream.dim)
@@ -154,35 +201,3 @@ def _branch(stream: StreamSpec, config: ModelConfig) -> Branch:
 
 
 NormStart = Literal["shifted", "unit"]
-
-
-@dataclass(frozen=True, config=CHECKED)
-class ModelConfig(NetworkConfig):
-    """The trainable part of CLIP-MSA. The paper gives no sizes: these are the project's."""
-
-    d: Width = 128  # width of F_t, F_a, F_v and all that follows
-    heads: Heads = 8  # m, heads of a CT unit
-    d_ff: Width = 256  # width of a CT unit's feed-forward network
-    residual: Residual = "gated"  # "X_1 + hX_1" read as a gate, or "additive": X_1 + h
-    fusion: Literal["coattention", "concat"] = "coattention"  # "concat": the paper's "w/o Co-Attn"
-    order: Words = ("audio", "vision", "text")  # the first two meet first
-    temporal: Temporal = "slstm"  # of the CLIP branch, or "stacked-bilstm"
-    transformer_layers: Layers = 1  # of the own branch's sequences
-    transformer_heads: Heads = 4
-    transformer_ff: Width = 256
-    predictor_hidden: Width = 64
-    norm_start: NormStart = "shifted"  # of the projections' BatchNorms, or torch's own "unit"
-    dropout: Dropout = 0.1
-    feature_dropout: Dropout = 0.5  # of the frozen features, rows of sequences too
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if sorted(self.order) != sorted(MODALITIES):
-            raise ConfigError(
-                f"order is {list(self.order)}, must hold each of {', '.join(MODALITIES)} once"
-            )
-        if self.d % self.heads or self.d % self.transformer_heads:
-            raise ConfigError(
-                f"d = {self.d} must be a multiple of heads = {self.heads} "
-                f"and of transformer_heads = {self.transformer_heads}"
-            )

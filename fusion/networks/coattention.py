@@ -8,13 +8,29 @@ d elements of a representation is a token of width 1, and attention is d x d per
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Residual = Literal["gated", "additive"]
+
+
+class CoAttentionMap(NamedTuple):
+    """One CT unit at one utterance: how the elements of x_1 attend to those of x_2 (Sec. 2.3.1).
+
+    `weights` is softmax_q(a_i x_1p x_2q) of head i: its rows p, the elements of the modality that
+    asks, sum to 1 over q, the elements of the one that is asked. `scales` is b_i of each head, so
+    that h_p = sum_i scales_i sum_q weights_ipq x_2q.
+    """
+
+    asking: str  # x_1, such as "audio", or "audio+vision" for F_av
+    asked: str  # x_2
+    x_1: Tensor  # (d,)
+    x_2: Tensor  # (d,)
+    weights: Tensor  # (m, d, d)
+    scales: Tensor  # (m,)
 
 
 class CoAttentionUnit(nn.Module):
@@ -80,14 +96,24 @@ class CoAttentionUnit(nn.Module):
         heads share their keys and values, so their m d queries go through one attention: three
         quarters of the time of m separate ones.
         """
-        d_h = self.W_Q.shape[1]
-        a = (self.W_Q * self.W_K).sum(-1) * d_h**-0.5
-        b = (self.W_V * self.W_O).sum(-1)
+        a, b = self.scalars()
         B, d = x1.shape
         query = (x1[:, :, None] * a).view(B, 1, d * self.heads, 1)
         key = x2[:, None, :, None]  # (B, 1, d, 1), the values too
         expectation = F.scaled_dot_product_attention(query, key, key, scale=1.0)
         return expectation.view(B, d, self.heads) @ b
+
+    def scalars(self) -> tuple[Tensor, Tensor]:
+        """a_i and b_i of every head, (m,) each, as `attention` has them."""
+        a = (self.W_Q * self.W_K).sum(-1) * self.W_Q.shape[1] ** -0.5
+        return a, (self.W_V * self.W_O).sum(-1)
+
+    def map(self, asking: str, asked: str, x1: Tensor, x2: Tensor) -> CoAttentionMap:
+        """The attention of one utterance as printed in the paper; x1 and x2 are (1, d)."""
+        a, b = self.scalars()
+        p, q = x1[0], x2[0]
+        weights = torch.softmax(a[:, None, None] * p[:, None] * q, dim=-1)
+        return CoAttentionMap(asking, asked, p.cpu(), q.cpu(), weights.cpu(), b.cpu())
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         """F_{1<-2}: (B, d) queries x1, (B, d) keys and values x2 -> (B, d)."""
@@ -141,6 +167,18 @@ class HierarchicalFusion(nn.Module):
         for stage, modality in zip(self.stages, self.order[1:], strict=True):
             fused = stage(fused, modalities[modality])
         return fused
+
+    def maps(self, modalities: Mapping[str, Tensor]) -> list[CoAttentionMap]:
+        """What attends to what at one utterance, (1, d) by modality: two maps a stage."""
+        name, fused = self.order[0], modalities[self.order[0]]
+        maps = []
+        for stage, modality in zip(self.stages, self.order[1:], strict=True):
+            assert isinstance(stage, CoAttentionStage)
+            other = modalities[modality]
+            maps.append(stage.unit_12.map(name, modality, fused, other))
+            maps.append(stage.unit_21.map(modality, name, other, fused))
+            name, fused = f"{name}+{modality}", stage(fused, other)
+        return maps
 
 
 class Concatenation(nn.Module):

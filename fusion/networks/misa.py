@@ -15,12 +15,39 @@ from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ConfigError
 
 from .branches import StackedBiLSTM, VectorBranch
-from .network import CHECKED, Dropout, NetworkConfig, Weight, Width, roles_by_modality
+from .network import (
+    CHECKED,
+    Batch,
+    Dropout,
+    Losses,
+    Network,
+    NetworkConfig,
+    Weight,
+    Width,
+    roles_by_modality,
+)
 from .ragged import Ragged
 
 _MOMENTS = 5  # K of the central moment discrepancy, as in the authors' code
 # Of the Transformer over the six vectors; its other sizes are torch's defaults, as there.
 _HEADS = 2
+
+
+@dataclass(frozen=True, config=CHECKED)
+class MISAConfig(NetworkConfig):
+    """Modality-Invariant and -Specific Representations; sizes and weights of its authors' code."""
+
+    network: str = "misa"
+    d: Width = 128  # width of u, h^p and h^c, and of the recurrent layers
+    dropout: Dropout = 0.5  # of the predictor
+    similarity: Weight = 1.0  # alpha, weight of L_sim in the loss
+    difference: Weight = 0.3  # beta, of L_diff
+    reconstruction: Weight = 1.0  # gamma, of L_recon
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d % 2:
+            raise ConfigError(f"d = {self.d} must be even, since MISA's Transformer has two heads")
 
 
 class Subspaces(NamedTuple):
@@ -31,16 +58,18 @@ class Subspaces(NamedTuple):
     shared: Tensor  # h^c, of the encoder of all
 
 
-class MISA(nn.Module):
+class MISA(Network):
     """Modality-Invariant and -Specific Representations (MISA, Sec. 3).
 
         u_m = Norm(ReLU(Linear_m(m)))    h^p_m = sigma(Linear'_m(u_m))    h^c_m = sigma(Linear(u_m))
 
     and y' is an MLP's on all the h, side by side, after a Transformer layer over them. In training
-    `own_loss` is added to the trainer's loss. A sequence becomes a vector by MISA's stacked
+    `own_losses` are added to SmoothL1. A sequence becomes a vector by MISA's stacked
     bidirectional LSTM, here with d hidden units (there with as many as the features are wide, which
     at 4,096 would be over half a billion weights). Text is a frozen encoder's; MISA tunes BERT.
     """
+
+    Config = MISAConfig
 
     def __init__(self, config: MISAConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
@@ -70,10 +99,11 @@ class MISA(nn.Module):
         """Streams by role, of one batch -> scores (B,)."""
         return self._scores(self.subspaces(streams))
 
-    def scores_and_own_loss(self, streams: Mapping[str, Ragged]) -> tuple[Tensor, Tensor]:
-        """The scores (B,), and what training on this batch adds to their loss."""
-        subspaces = self.subspaces(streams)
-        return self._scores(subspaces), self.own_loss(subspaces)
+    def losses(self, batch: Batch) -> Losses:
+        """SmoothL1, and MISA's own terms with their weights."""
+        subspaces = self.subspaces(batch.streams)
+        task = F.smooth_l1_loss(self._scores(subspaces), batch.labels)
+        return {"task": task, **self.own_losses(subspaces)}
 
     def subspaces(self, streams: Mapping[str, Ragged]) -> Subspaces:
         """Streams by role -> each modality, what it has of its own and what all share."""
@@ -89,8 +119,8 @@ class MISA(nn.Module):
             torch.stack([self.shared(u_m) for u_m in u.values()]),
         )
 
-    def own_loss(self, of: Subspaces) -> Tensor:
-        """alpha L_sim + beta L_diff + gamma L_recon (MISA, Sec. 3.5), of one batch.
+    def own_losses(self, of: Subspaces) -> Losses:
+        """alpha L_sim, beta L_diff and gamma L_recon (MISA, Sec. 3.5), of one batch.
 
         L_sim is the CMD of the h^c, mean over pairs of modalities; L_diff the overlap of h^p and
         h^c, and of the h^p of two modalities, summed; L_recon the error of u from h^p + h^c.
@@ -103,12 +133,11 @@ class MISA(nn.Module):
         decoders = zip(self.decode.values(), of.private + of.shared, strict=True)
         recon = F.mse_loss(torch.stack([decode(h) for decode, h in decoders]), of.u)
         config = self.config
-        loss: Tensor = (
-            config.similarity * sim / max(1, len(pairs))
-            + config.difference * diff
-            + config.reconstruction * recon
-        )
-        return loss
+        return {
+            "similarity": config.similarity * sim / max(1, len(pairs)),
+            "difference": config.difference * diff,
+            "reconstruction": config.reconstruction * recon,
+        }
 
     def _scores(self, of: Subspaces) -> Tensor:
         h = self.transformer(torch.cat([of.private, of.shared]))  # (2 M, B, d)
@@ -137,20 +166,3 @@ def overlap(x: Tensor, y: Tensor) -> Tensor:
     y = y / (torch.linalg.vector_norm(y, dim=1, keepdim=True).detach() + 1e-6)
     product: Tensor = x.T @ y
     return product.square().mean()
-
-
-@dataclass(frozen=True, config=CHECKED)
-class MISAConfig(NetworkConfig):
-    """Modality-Invariant and -Specific Representations; sizes and weights of its authors' code."""
-
-    network: str = "misa"
-    d: Width = 128  # width of u, h^p and h^c, and of the recurrent layers
-    dropout: Dropout = 0.5  # of the predictor
-    similarity: Weight = 1.0  # alpha, weight of L_sim in the loss
-    difference: Weight = 0.3  # beta, of L_diff
-    reconstruction: Weight = 1.0  # gamma, of L_recon
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d % 2:
-            raise ConfigError(f"d = {self.d} must be even, since MISA's Transformer has two heads")

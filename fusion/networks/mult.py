@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ConfigError
 
-from .network import CHECKED, Dropout, Heads, Layers, NetworkConfig, Width, roles_by_modality
+from .network import (
+    CHECKED,
+    Dropout,
+    Heads,
+    Layers,
+    Network,
+    NetworkConfig,
+    Width,
+    roles_by_modality,
+)
 from .ragged import Padding, Ragged
 
 
@@ -27,7 +36,28 @@ class Sequence(NamedTuple):
     last: Tensor  # (B, S) the place of the last row of each of S streams
 
 
-class MulT(nn.Module):
+@dataclass(frozen=True, config=CHECKED)
+class MulTConfig(NetworkConfig):
+    """Multimodal Transformer; sizes and rates of its authors' code."""
+
+    network: str = "mult"
+    d: Width = 30  # width of a modality's rows; twice that where two modalities' are joined
+    heads: Heads = 5
+    layers: Layers = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
+    dropout: Dropout = 0.1  # of the hidden layers, and of what is added to a row
+    attention_dropout: Dropout = 0.1  # of weights on text's rows and on a modality's own, not on
+    # those of sound and picture to another modality: so the authors' defaults have it
+    embed_dropout: Dropout = 0.25  # of the rows that go into a Transformer
+    feature_dropout: Dropout = 0.25  # of text's frozen features alone, before they are projected
+    output_dropout: Dropout = 0.0  # between the two layers of the output
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d % self.heads:
+            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
+
+
+class MulT(Network):
     """Multimodal Transformer: every modality attends to every other one (MulT, Sec. 3).
 
     For a modality m with others o: Z_{o->m} is a cross-modal Transformer's, queries m, keys and
@@ -44,6 +74,8 @@ class MulT(nn.Module):
     place depends on the padding as well. Positions and dropouts are those of the authors' code
     (MMSA's port of it has no positions).
     """
+
+    Config = MulTConfig
 
     def __init__(self, config: MulTConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
@@ -206,24 +238,3 @@ def authors_positions(step: Tensor, width: int) -> Tensor:
     angle = (step[:, None] + 1) * rates.exp()
     positions = torch.cat([angle.sin(), angle.cos()], dim=1)
     return torch.nn.functional.pad(positions, (0, width % 2))
-
-
-@dataclass(frozen=True, config=CHECKED)
-class MulTConfig(NetworkConfig):
-    """Multimodal Transformer; sizes and rates of its authors' code."""
-
-    network: str = "mult"
-    d: Width = 30  # width of a modality's rows; twice that where two modalities' are joined
-    heads: Heads = 5
-    layers: Layers = 5  # of a cross-modal Transformer, and, but at least 3, of one over its own
-    dropout: Dropout = 0.1  # of the hidden layers, and of what is added to a row
-    attention_dropout: Dropout = 0.1  # of weights on text's rows and on a modality's own, not on
-    # those of sound and picture to another modality: so the authors' defaults have it
-    embed_dropout: Dropout = 0.25  # of the rows that go into a Transformer
-    feature_dropout: Dropout = 0.25  # of text's frozen features alone, before they are projected
-    output_dropout: Dropout = 0.0  # between the two layers of the output
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")

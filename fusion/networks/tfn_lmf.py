@@ -12,19 +12,34 @@ from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 
-from .branches import Branch
-from .network import CHECKED, Dropout, NetworkConfig, Width, roles_by_modality
+from .branches import MeanBranch
+from .network import CHECKED, Dropout, Network, NetworkConfig, Width, roles_by_modality
 from .ragged import Ragged
 
 
-class MeanBranch(Branch):
-    """The mean over a stream's rows: MMSA's way with sound and picture for TFN and LMF."""
+@dataclass(frozen=True, config=CHECKED)
+class TFNConfig(NetworkConfig):
+    """Tensor Fusion Network; sizes and rates of MMSA's configuration for MOSI."""
 
-    def encode(self, stream: Ragged) -> Tensor:
-        lengths = stream.lengths[stream.lengths > 0]
-        starts = (lengths.cumsum(0) - lengths).to(stream.rows.device)
-        every = torch.arange(len(stream.rows), device=stream.rows.device)
-        return F.embedding_bag(every, stream.rows, starts, mode="mean")
+    network: str = "tfn"
+    text_width: Width = 32  # of z_text, and of the layers of its sub-network
+    audio_width: Width = 32
+    vision_width: Width = 128
+    post_fusion: Width = 64  # width of the layers over the tensor
+    dropout: Dropout = 0.5  # of the tensor
+    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LMFConfig(NetworkConfig):
+    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations, rank for MOSI."""
+
+    network: str = "lmf"
+    text_width: Width = 64  # of z_text, and of the layers of its sub-network
+    audio_width: Width = 16
+    vision_width: Width = 128
+    rank: Width = 3  # MMSA's for MOSI; 4 for MOSEI
+    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
 
 
 class SubNetwork(nn.Module):
@@ -82,7 +97,7 @@ class PooledModalities(nn.Module):
         return out
 
 
-class TFN(nn.Module):
+class TFN(Network):
     """Tensor Fusion Network: the outer product of [z; 1] of all modalities (TFN, Sec. 4.2).
 
         z_m = [z_text; 1] x [z_audio; 1] x [z_vision; 1]        y' = 6 sigmoid(MLP(z_m)) - 3
@@ -90,6 +105,8 @@ class TFN(nn.Module):
     so that the tensor holds each modality, each pair and all three. The output is bounded by the
     labels' range, as the paper and its authors' code have it (Sec. 4.3).
     """
+
+    Config = TFNConfig
 
     def __init__(self, config: TFNConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
@@ -114,7 +131,7 @@ class TFN(nn.Module):
         return 6 * torch.sigmoid(score) - 3
 
 
-class LMF(nn.Module):
+class LMF(Network):
     """Low-rank Multimodal Fusion: TFN's tensor and a linear layer on it, never built (Sec. 3.2).
 
         y' = b + sum_r v_r (w_t^r [z_text; 1]) (w_a^r [z_audio; 1]) (w_v^r [z_vision; 1])
@@ -122,6 +139,8 @@ class LMF(nn.Module):
     is linear in the tensor, with a weight tensor of rank `rank`. v_r and b are in the authors' code
     (the paper sums over r with v_r = 1 and no b), and so is that the output is not bounded.
     """
+
+    Config = LMFConfig
 
     def __init__(self, config: LMFConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
@@ -141,28 +160,3 @@ class LMF(nn.Module):
         for modality, z in self.modalities(streams).items():
             product = product * F.linear(z, self.factors[modality])  # (B, rank)
         return F.linear(product, self.weights).squeeze(-1) + self.bias
-
-
-@dataclass(frozen=True, config=CHECKED)
-class TFNConfig(NetworkConfig):
-    """Tensor Fusion Network; sizes and rates of MMSA's configuration for MOSI."""
-
-    network: str = "tfn"
-    text_width: Width = 32  # of z_text, and of the layers of its sub-network
-    audio_width: Width = 32
-    vision_width: Width = 128
-    post_fusion: Width = 64  # width of the layers over the tensor
-    dropout: Dropout = 0.5  # of the tensor
-    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
-
-
-@dataclass(frozen=True, config=CHECKED)
-class LMFConfig(NetworkConfig):
-    """Low-rank Multimodal Fusion; sizes and rates of MMSA's configurations, rank for MOSI."""
-
-    network: str = "lmf"
-    text_width: Width = 64  # of z_text, and of the layers of its sub-network
-    audio_width: Width = 16
-    vision_width: Width = 128
-    rank: Width = 3  # MMSA's for MOSI; 4 for MOSEI
-    feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation

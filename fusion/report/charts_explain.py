@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from clipmsa.fusion.analysis.explain import CoAttentionMap
 from clipmsa.fusion.metrics.bootstrap import Difference
+from clipmsa.fusion.networks.coattention import CoAttentionMap
 
 from .chart import (
     BLUE,

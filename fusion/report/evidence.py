@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import FingerprintError, StoreError
 from clipmsa.fusion.experiments.run_folder import RunRecord
+from clipmsa.fusion.networks.registry import Trainable
 from clipmsa.fusion.training.checkpoint import load_checkpoint
 from clipmsa.fusion.training.data import FeatureData
+from clipmsa.fusion.training.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Evidence:
     """
 
     store: FeatureStore | None = None
-    models: tuple[nn.Module, ...] = ()
+    models: tuple[Trainable, ...] = ()
     data: FeatureData | None = None
     gaps: list[str] = field(default_factory=list)
 
@@ -51,7 +52,7 @@ def find_evidence(
             raise
         gaps.append(f"No texts, durations and modality contributions: {error}")
         store = None
-    checkpoints = [record.path / f"model-{seed}.pt" for seed in record.seeds]
+    checkpoints = [RunFolder(record.path).model(seed) for seed in record.seeds]
     missing = [path.name for path in checkpoints if not path.is_file()]
     if missing:
         gaps.append(

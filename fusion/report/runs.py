@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import RunError
 from clipmsa.fusion.analysis.explain import (
-    co_attention_maps,
+    attention_maps,
     frame_contributions,
     modality_contributions,
 )
 from clipmsa.fusion.experiments.run_folder import RunRecord
 from clipmsa.fusion.metrics.bootstrap import paired_differences
 from clipmsa.fusion.metrics.regression import METRICS
+from clipmsa.fusion.networks.registry import Trainable
 from clipmsa.fusion.training.data import FeatureData
 
 from . import charts_explain, charts_results
@@ -265,7 +265,7 @@ def _table(record: RunRecord, evidence: Evidence, moved: dict[str, Floats]) -> l
 def _explained(
     row: TestUtterance,
     data: FeatureData,
-    models: Sequence[nn.Module],
+    models: Sequence[Trainable],
     thumbnails: Thumbnails | None,
 ) -> ExplainedUtterance:
     streams = data.batch(torch.tensor([data.store.index[row.id]])).streams
@@ -284,7 +284,7 @@ def _explained(
             *(charts_explain.frame_contributions(s, moves, reach) for s, moves in frames.items()),
         ],
         # Attention is one model's: elements of one seed's vectors have no mates in another's.
-        [charts_explain.attention(m) for m in co_attention_maps(models[0], streams)],
+        [charts_explain.attention(m) for m in attention_maps(models[0], streams)],
     )
 
 

@@ -20,11 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.checked import one_line
-from clipmsa.cache.errors import CheckpointError, ClipmsaError, TrainingError
+from clipmsa.cache.errors import CheckpointError, ClipmsaError, PluginError, TrainingError
 from clipmsa.fusion.networks.registry import Trainable
 
 from . import tensorfile
 from .config import RunConfig, config_from_plain
+from .folder import RunFolder
 from .outcome import Outcome
 
 _MODEL, _PROGRESS = "clipmsa-model", "clipmsa-progress"
@@ -106,6 +107,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         versions = _VERSIONS.validate_python(content["versions"])
         _check_state(config, streams, outcome.state)
         return Checkpoint(config, streams, str(content["data"]), versions, outcome)
+    except PluginError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, ClipmsaError) as error:
         raise CheckpointError(
             f"{path}: a checkpoint of another version of clipmsa, or damaged "
@@ -158,12 +161,13 @@ def load_run(path: Path) -> list[Checkpoint]:
     """
     if not path.is_dir():
         return [load_checkpoint(path)]
-    table = path / "metrics.json"
+    folder = RunFolder(path)
+    table = folder.metrics
     try:
         seeds = json.loads(table.read_text(encoding="utf-8"))["seeds"]
-        files = [path / f"model-{seed}.pt" for seed in _SEEDS.validate_python(seeds, strict=True)]
+        files = [folder.model(seed) for seed in _SEEDS.validate_python(seeds, strict=True)]
     except FileNotFoundError:
-        files = sorted(path.glob("model-*.pt"))
+        files = folder.models
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{table}: not that of a run ({one_line(error)})") from None
     if not files:

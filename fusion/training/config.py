@@ -16,22 +16,14 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from clipmsa.cache.checked import one_line
-from clipmsa.cache.errors import ConfigError
+from clipmsa.cache.errors import ConfigError, PluginError
 from clipmsa.cache.texts import read_text
-from clipmsa.fusion.networks.clip_msa import ModelConfig
-from clipmsa.fusion.networks.misa import MISAConfig
-from clipmsa.fusion.networks.mult import MulTConfig
-from clipmsa.fusion.networks.network import CHECKED, Dropout, NetworkConfig
-from clipmsa.fusion.networks.tfn_lmf import LMFConfig, TFNConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
+from clipmsa.fusion.networks.network import CHECKED, Dropout, NetworkConfig, Steps
+from clipmsa.fusion.networks.registry import default_config, network_class
 
-Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 # Parts of paths: the folder of a run is named after its variant.
 Name = Annotated[str, Field(pattern=r"^\w[\w .,+-]*$", max_length=100)]
-
-
-NETWORKS: dict[str, type[NetworkConfig]] = {
-    kind.network: kind for kind in (ModelConfig, TFNConfig, LMFConfig, MulTConfig, MISAConfig)
-}
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -55,18 +47,20 @@ class RunConfig:
     """One variant of the model, or another network, and how it is trained."""
 
     variant: Name = "full"
-    model: NetworkConfig = field(default_factory=ModelConfig)
+    model: NetworkConfig = field(default_factory=ClipMSAConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 Config = TypeVar("Config", NetworkConfig, TrainingConfig)
 
 
-def changed(config: Config, values: Mapping[str, Any], where: str) -> Config:
+def changed(
+    config: Config, values: Mapping[str, Any], where: str, *, written: bool = True
+) -> Config:
     """`config` with `values` put in, checked by name, type and range.
 
     Where `network` names another one, the sizes of `config` mean nothing to it: it starts from its
-    own, and keeps the streams.
+    own, and keeps the streams. `written`: by the user, who may name code of his own.
 
     Raises:
         ConfigError: an unknown key or a value that it cannot have; `where` says where it came from.
@@ -74,10 +68,13 @@ def changed(config: Config, values: Mapping[str, Any], where: str) -> Config:
     base: Any = config
     if isinstance(config, NetworkConfig):
         network = values.get("network", config.network)
-        if network not in list(NETWORKS):  # a list, since what a file says may have no hash
-            raise ConfigError(f"{where}: no network '{network}'; there are {', '.join(NETWORKS)}")
         if network != config.network:
-            base = NETWORKS[network](drop=config.drop, streams=config.streams)
+            try:
+                base = default_config(str(network), written=written)
+            except (PluginError, ConfigError) as error:
+                raise ConfigError(f"{where}: {error}") from None
+            base = replace(base, drop=config.drop, streams=config.streams)
+            values = {key: value for key, value in values.items() if key != "network"}
     known = [f.name for f in fields(base)]
     for key in values:
         if key not in known:
@@ -104,9 +101,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def configured(
-    config: RunConfig, path: Path | None = None, settings: Sequence[str] = ()
+    config: RunConfig,
+    path: Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    written: bool = True,
 ) -> RunConfig:
     """`config` with a TOML file's [model] and [training], then `key=value` settings, put in.
+
+    `written`: the file is the user's own, and not one that a run folder has.
 
     Raises:
         ConfigError: an unknown table or key, a value of another type, a setting without `=`.
@@ -119,8 +122,9 @@ def configured(
                 raise ConfigError(f"{path}: no {what}{table}]; there are [model] and [training]")
             if table != "variant" and not isinstance(content, dict):
                 raise ConfigError(f"{path}: '{table}' must be a table, as in [{table}]")
-        model = changed(config.model, tables.get("model", {}), f"{path} [model]")
-        name = config.variant if model.network == config.model.network else model.network
+        model = changed(config.model, tables.get("model", {}), f"{path} [model]", written=written)
+        own = model.network.rpartition(":")[2]
+        name = config.variant if model.network == config.model.network else own
         training = changed(config.training, tables.get("training", {}), f"{path} [training]")
         try:
             config = RunConfig(tables.get("variant", name), model, training)
@@ -173,12 +177,13 @@ def config_from_plain(content: Mapping[str, Any]) -> RunConfig:
     """What a checkpoint holds of a configuration, which is `asdict` of it.
 
     Raises:
+        PluginError: its network is not here, or is code that nobody trusts.
         ConfigError, LookupError, TypeError, ValueError: it is not one.
     """
-    model = content["model"]
+    model = {"network": "clip-msa", **content["model"]}  # of 0.1 and before: no key
     return RunConfig(
         content["variant"],
-        NETWORKS[model.get("network", "clip-msa")](**model),  # of 0.1 and before: no key
+        network_class(str(model["network"])).Config(**model),
         TrainingConfig(**content["training"]),
     )
 

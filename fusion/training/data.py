@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError, TrainingError
-from clipmsa.fusion.networks.network import ROLES, NetworkConfig
+from clipmsa.fusion.networks.network import ROLES, Batch, NetworkConfig
 from clipmsa.fusion.networks.ragged import Ragged
 from clipmsa.fusion.networks.standardise import Moments, moments
 
@@ -59,14 +58,6 @@ def streams_by_role(store: FeatureStore, config: NetworkConfig) -> dict[str, Str
     if not chosen:
         raise ConfigError(f"{store.path}: no stream is left to train on")
     return chosen
-
-
-class Batch(NamedTuple):
-    """Utterances `rows` of the store: their streams by role, and labels (B,)."""
-
-    rows: Tensor
-    streams: dict[str, Ragged]
-    labels: Tensor
 
 
 class FeatureData:

@@ -24,6 +24,7 @@ class Epoch:
     valid_mae: float
     valid_corr: float
     best: bool  # the lowest validation MAE so far
+    terms: dict[str, float] = field(default_factory=dict)  # of the loss, by name
 
 
 @dataclass
@@ -39,8 +40,8 @@ class Outcome:
 
     @property
     def valid_mae(self) -> float:
-        """The lowest validation MAE of all epochs, that of the best."""
-        return min(epoch.valid_mae for epoch in self.history)
+        """The lowest validation MAE of the epochs that count, that of the best."""
+        return self.history[self.best_epoch - 1].valid_mae
 
     def as_plain(self) -> dict[str, Any]:
         """Tensors, numbers and containers alone, as a checkpoint holds them."""

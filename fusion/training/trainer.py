@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from clipmsa.cache.errors import TrainingError
 from clipmsa.cache.provenance import fingerprint
 from clipmsa.fusion.metrics.regression import regression_metrics
-from clipmsa.fusion.networks.network import MODALITIES
+from clipmsa.fusion.networks.network import MODALITIES, Batch, Pass
 from clipmsa.fusion.networks.registry import Trainable
 
 from .checkpoint import load_progress, save_progress
 from .config import RunConfig
-from .data import Batch, FeatureData
+from .data import FeatureData
 from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
@@ -55,16 +55,16 @@ def train_seed(
     rows = {split: data.labelled_rows(split) for split in ("train", "valid", *splits)}
     if len(rows["train"]) < 2:
         raise TrainingError(f"{data.store.path}: BatchNorm needs two training utterances, has one")
-    training = _Training(data, config, seed)
+    training = _Training(data, config, seed, rows["train"])
     if progress is None or not training.resume(progress):
         training.standardise(rows["train"])
     truth = data.labels[rows["valid"]].numpy()
     saved = time.monotonic()
 
     while not training.ended:
-        train_loss = training.epoch(rows["train"])
+        loss, terms = training.epoch(rows["train"])
         valid = regression_metrics(predict(training.average, data, rows["valid"]), truth)
-        on_epoch(training.judge(train_loss, valid))
+        on_epoch(training.judge(loss, terms, valid))
         if progress is not None and time.monotonic() - saved > _PROGRESS_SECONDS:
             training.save(progress)
             saved = time.monotonic()
@@ -81,17 +81,14 @@ def train_seed(
 class _Training:
     """All that the next epoch depends on."""
 
-    def __init__(self, data: FeatureData, config: RunConfig, seed: int) -> None:
+    def __init__(self, data: FeatureData, config: RunConfig, seed: int, rows: Tensor) -> None:
         self.data, self.config, self.seed = data, config, seed
         torch.manual_seed(seed)
         self.order = torch.Generator().manual_seed(seed)
         self.model = Trainable(config.model, data.roles).to(data.device)
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(),
-            config.training.learning_rate,
-            weight_decay=config.training.weight_decay,
-            fused=True,
-        )
+        self.network = self.model.network
+        self.network.begin(rows, data.labels[rows].to(data.device))
+        self.optimisers = self.network.optimisers(config.training)
         self.steps = 0
         self.average = copy.deepcopy(self.model)  # what is judged, kept and predicts
         self.history: list[Epoch] = []
@@ -107,31 +104,48 @@ class _Training:
     @property
     def ended(self) -> bool:
         schedule, done = self.config.training, len(self.history)
-        return done >= schedule.epochs or done - self.best_epoch >= schedule.patience
+        since = sum(map(self.network.judged, range(self.best_epoch + 1, done + 1)))
+        return done >= schedule.epochs or since >= schedule.patience
 
-    def epoch(self, rows: Tensor) -> float:
-        """Go over the training utterances once; gives their mean loss."""
-        schedule = self.config.training
+    def epoch(self, rows: Tensor) -> tuple[float, dict[str, float]]:
+        """The passes of one epoch over the training utterances.
+
+        Gives the mean loss of the last pass, and the mean of every term of all of them.
+        """
         self.model.train()
-        total = torch.zeros((), device=self.data.device)
+        passes = self.network.epoch(len(self.history) + 1)
+        loss = 0.0
+        terms: dict[str, float] = {}
+        for one in passes:
+            found = self._pass(one, rows, len(passes))
+            loss, terms = sum(found.values()), terms | found
+        return loss, terms
+
+    def _pass(self, one: Pass, rows: Tensor, passes: int) -> dict[str, float]:
+        schedule, optimiser = self.config.training, self.optimisers[one.optimiser]
+        totals: dict[str, Tensor] = {}
         shuffled = rows[torch.randperm(len(rows), generator=self.order)]
         parts = batches(shuffled, schedule.batch_size)
         for batch_rows in parts:
             withheld = withhold_at_random(len(batch_rows), schedule.modality_dropout, self.order)
             batch = self.data.batch(batch_rows, withheld)
-            loss = self.model.loss(batch.streams, batch.labels)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            given = self.model.prepared(batch)
+            terms = one.losses(given)
+            self.model.zero_grad(set_to_none=True)
+            torch.stack([*terms.values()]).sum().backward()
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_grad_norm)
             if not norm.isfinite():
                 raise TrainingError(
                     f"seed {self.seed}, epoch {len(self.history) + 1}: the loss or its gradient is "
                     f"not a number; {_culprit(self.data, batch)}"
                 )
-            self.optimiser.step()
-            self._take_into_average(schedule.averaging * len(parts))
-            total += loss.detach() * len(batch_rows)
-        return float(total) / len(rows)
+            optimiser.step()
+            self.network.after_step(given)
+            self._take_into_average(schedule.averaging * len(parts) * passes)
+            for name, term in terms.items():
+                share = term.detach() * (len(batch_rows) / len(rows))
+                totals[name] = totals[name] + share if name in totals else share
+        return {name: float(total) for name, total in totals.items()}
 
     @torch.no_grad()
     def _take_into_average(self, horizon: float) -> None:
@@ -148,13 +162,14 @@ class _Training:
             else:  # the count of batches of a BatchNorm
                 value.copy_(now[key])
 
-    def judge(self, train_loss: float, valid: Mapping[str, float]) -> Epoch:
+    def judge(self, loss: float, terms: dict[str, float], valid: Mapping[str, float]) -> Epoch:
         """File an epoch, and keep its weights if validation MAE was never lower."""
-        best_mae = min((epoch.valid_mae for epoch in self.history), default=math.inf)
-        number, best = len(self.history) + 1, valid["mae"] < best_mae
+        number = len(self.history) + 1
+        so_far = self.history[self.best_epoch - 1].valid_mae if self.best_epoch else math.inf
+        best = self.network.judged(number) and valid["mae"] < so_far
         if best:
             self.best_epoch, self.best_state = number, _copy(self.average.state_dict())
-        epoch = Epoch(self.seed, number, train_loss, valid["mae"], valid["corr"], best)
+        epoch = Epoch(self.seed, number, loss, valid["mae"], valid["corr"], best, terms)
         self.history.append(epoch)
         return epoch
 
@@ -173,7 +188,8 @@ class _Training:
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
                 "steps": self.steps,
-                "optimiser": self.optimiser.state_dict(),
+                "training": self.model.training_state(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "best_state": self.best_state,
                 "best_epoch": self.best_epoch,
                 "history": [asdict(epoch) for epoch in self.history],
@@ -191,7 +207,10 @@ class _Training:
         self.model.load_state_dict(kept["model"])
         self.average.load_state_dict(kept["average"])
         self.steps = kept["steps"]
-        self.optimiser.load_state_dict(kept["optimiser"])
+        for key, value in self.model.training_state().items():
+            value.copy_(kept["training"][key])
+        for optimiser, state in zip(self.optimisers, kept["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         self.best_state, self.best_epoch = kept["best_state"], kept["best_epoch"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
         self.order.set_state(kept["order"])

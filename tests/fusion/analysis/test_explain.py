@@ -9,7 +9,7 @@ import torch
 from clipmsa.cache import FeatureStore
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.analysis.explain import (
-    co_attention_maps,
+    attention_maps,
     frame_contributions,
     modality_contributions,
     without,
@@ -75,14 +75,14 @@ def with_frames(store: FeatureStore, role: str = "face_vgg", least: int = 2) -> 
 )
 def test_each_ct_unit_has_a_map_named_by_who_asks_whom(store, variant, units):
     model, data = model_of(store, variant)
-    maps = co_attention_maps(model, data.batch(torch.tensor([3])).streams)
+    maps = attention_maps(model, data.batch(torch.tensor([3])).streams)
     assert [f"{m.asking}<-{m.asked}" for m in maps] == units
 
 
 def test_a_map_is_the_attention_that_the_unit_computes_with(store):
     """h of the paper, from the map alone, is what the unit's own `attention` gives."""
     model, data = model_of(store)
-    maps = co_attention_maps(model, data.batch(torch.tensor([3])).streams)
+    maps = attention_maps(model, data.batch(torch.tensor([3])).streams)
     units = [unit for stage in stages(model) for unit in (stage.unit_12, stage.unit_21)]
     for unit, attention in zip(units, maps, strict=True):
         assert attention.weights.shape == (4, 16, 16)
@@ -95,7 +95,7 @@ def test_a_map_is_the_attention_that_the_unit_computes_with(store):
 def test_the_second_stage_asks_with_what_the_first_stage_gave(store):
     model, data = model_of(store)
     streams = data.batch(torch.tensor([3])).streams
-    maps = co_attention_maps(model, streams)
+    maps = attention_maps(model, streams)
     out = model.intermediates(streams)
     f_av = stages(model)[0](out["F_audio"], out["F_vision"])
     torch.testing.assert_close(maps[2].x_1, f_av[0])
@@ -105,7 +105,7 @@ def test_the_second_stage_asks_with_what_the_first_stage_gave(store):
 def test_maps_are_of_one_utterance(store):
     model, data = model_of(store)
     with pytest.raises(ValueError, match=r"hold \[2\] utterances, must hold one"):
-        co_attention_maps(model, data.batch(torch.tensor([3, 4])).streams)
+        attention_maps(model, data.batch(torch.tensor([3, 4])).streams)
 
 
 def test_withholding_a_modality_leaves_its_learned_vectors(store):

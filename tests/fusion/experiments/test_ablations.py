@@ -16,7 +16,7 @@ from clipmsa.cli.main import main
 from clipmsa.fusion.experiments.ablations import ablate, choose_variants
 from clipmsa.fusion.experiments.variants import find_variant
 from clipmsa.fusion.metrics.regression import METRICS
-from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 from clipmsa.fusion.training.config import RunConfig, configured
 
 pytestmark = pytest.mark.slow  # They train.
@@ -104,8 +104,8 @@ def test_a_variant_is_the_same_over_any_base_configuration(tmp_path):
     base = find_variant("no-clip-no-coattn").applied(configured(RunConfig(), settings=["d=64"]))
     for variant in choose_variants("table2"):
         applied = variant.applied(base).model
-        assert isinstance(applied, ModelConfig)
-        assert replace(applied, d=ModelConfig().d) == variant.model
+        assert isinstance(applied, ClipMSAConfig)
+        assert replace(applied, d=ClipMSAConfig().d) == variant.model
         assert applied.d == 64
 
 

@@ -13,7 +13,7 @@ from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ConfigError
 from clipmsa.cli.main import main
 from clipmsa.fusion.experiments.tuning import SEARCH, read_search, tune
-from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 from clipmsa.fusion.training.checkpoint import load_checkpoint
 from clipmsa.fusion.training.config import RunConfig, configured
 
@@ -53,7 +53,7 @@ def test_the_best_trial_is_a_file_that_train_takes(path):
     config = configured(RunConfig(), path.parent / "tune" / "best.toml")
     assert config == tuned.config
     assert config.training.learning_rate == pytest.approx(float(best["learning_rate"]))
-    assert isinstance(config.model, ModelConfig)
+    assert isinstance(config.model, ClipMSAConfig)
     assert (config.model.residual, config.model.d) == (best["residual"], 16)
 
 

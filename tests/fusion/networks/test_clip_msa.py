@@ -22,13 +22,13 @@ from clipmsa.fusion.networks.branches import (
     VectorBranch,
     sinusoidal_positions,
 )
-from clipmsa.fusion.networks.clip_msa import ModelConfig
+from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 from clipmsa.fusion.networks.network import NetworkConfig
 from clipmsa.fusion.networks.ragged import Ragged
 from clipmsa.fusion.training.config import RunConfig, changed, configured
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 
-SMALL = ModelConfig(d=16, heads=4, d_ff=32, transformer_ff=32, predictor_hidden=8)
+SMALL = ClipMSAConfig(d=16, heads=4, d_ff=32, transformer_ff=32, predictor_hidden=8)
 LENGTHS = [3, 0, 7, 1]
 
 
@@ -57,12 +57,12 @@ def planted(tmp_path, plant) -> FeatureStore:
     return FeatureStore(tmp_path / "store.h5")
 
 
-def clip_msa(config: NetworkConfig) -> ModelConfig:
-    assert isinstance(config, ModelConfig)
+def clip_msa(config: NetworkConfig) -> ClipMSAConfig:
+    assert isinstance(config, ClipMSAConfig)
     return config
 
 
-def model_and_batch(store: FeatureStore, config: ModelConfig):
+def model_and_batch(store: FeatureStore, config: ClipMSAConfig):
     torch.manual_seed(0)
     streams = streams_by_role(store, config)
     data = FeatureData(store, streams, torch.device("cpu"))

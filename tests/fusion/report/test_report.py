@@ -19,11 +19,11 @@ from plotly.offline import get_plotlyjs
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import RunError
 from clipmsa.cli.main import main
-from clipmsa.fusion.analysis.explain import CoAttentionMap
 from clipmsa.fusion.experiments.run_folder import RunRecord
 from clipmsa.fusion.experiments.runs import run
 from clipmsa.fusion.metrics.bootstrap import Difference
 from clipmsa.fusion.metrics.regression import METRICS
+from clipmsa.fusion.networks.coattention import CoAttentionMap
 from clipmsa.fusion.report import (
     Report,
     build_report,
