@@ -101,7 +101,7 @@ def beside(
     the network is CLIP-MSA's and the store is of profile `paper` with trained encoders.
     """
     metrics = {variant.name: of for variant, of in rows}
-    found = {}
+    found: dict[tuple[str, Source, str], Beside] = {}
     for row in published(dataset):
         if row.variant not in metrics:
             continue
