@@ -61,7 +61,7 @@ def ablate(
     Seeds that were finished before are not trained again. Writes table.md, table.csv, table.tex
     and, where `full` is among the variants, comparison.csv: each other one less `full`, by a paired
     bootstrap over utterances and seeds. `paper`, mosi or mosei, puts the paper's figures for that
-    data set beside them, in paper.md and paper.csv. `run_many` says the rest, and what can go wrong.
+    data set beside them, in paper.md and paper.csv. `run_many` says the rest.
     """
     base = configured(RunConfig(), config, settings)
     if paper is not None:
@@ -96,7 +96,7 @@ def ablate(
         if differences:
             publish_text(out / "comparison.csv", csv_comparison(differences))
         if paper is not None:
-            found = beside(rows, paper, store.profile)
+            found = beside({v.name: of for v, of in rows}, paper, store.profile)
             publish_text(out / "paper.md", markdown_beside(found, paper))
             publish_text(out / "paper.csv", csv_beside(found))
     return results

@@ -19,10 +19,15 @@ from clipmsa.cache.csvtext import csv_text
 from clipmsa.cache.errors import ConfigError
 from clipmsa.fusion.metrics.regression import METRICS
 
-from .variants import Variant
-
 _FILE = Path(__file__).with_name("paper.toml")
-_KEYS = ("has0_acc2", "non0_acc2", "has0_f1", "non0_f1", "mae", "corr")  # as the file has them
+PAPER_METRICS = (
+    "has0_acc2",
+    "non0_acc2",
+    "has0_f1",
+    "non0_f1",
+    "mae",
+    "corr",
+)  # as the file has them
 _PERCENT = 4  # of them are printed in percent
 DATASETS = ("mosi", "mosei")
 Source = Literal["Self-MM", "original", "reproduced", "paper"]
@@ -66,6 +71,14 @@ class Beside:
         return self.here - self.paper
 
     @property
+    def words(self) -> str:
+        """Ours, the paper's, the difference, and `=` where the paper's lies in our interval."""
+        if math.isnan(self.here):
+            return f"-, {self.paper:.3f}"
+        same = " =" if self.inside else ""
+        return f"{self.here:.3f}, {self.paper:.3f} ({self.difference:+.3f}){same}"
+
+    @property
     def inside(self) -> bool | None:
         """Whether the paper's figure lies in our interval; None where there is no interval."""
         return None if math.isnan(self.low) else self.low <= self.paper <= self.high
@@ -86,21 +99,20 @@ def published(dataset: str) -> tuple[Published, ...]:
         for row in rows:
             numbers = row.get(dataset, [])
             scaled = [round(n / 100, 4) if i < _PERCENT else n for i, n in enumerate(numbers)]
-            figures = {k: n for k, n in zip(_KEYS, scaled, strict=False) if not math.isnan(n)}
+            figures = {
+                k: n for k, n in zip(PAPER_METRICS, scaled, strict=False) if not math.isnan(n)
+            }
             if figures:
                 found.append(Published(table, row["row"], row["variant"], row["from"], figures))
     return tuple(found)
 
 
-def beside(
-    rows: Sequence[tuple[Variant, Mapping[str, Any]]], dataset: str, profile: str
-) -> list[Beside]:
-    """The paper's figures beside those of runs, each given by its variant and its metrics.json.
+def beside(metrics: Mapping[str, Mapping[str, Any]], dataset: str, profile: str) -> list[Beside]:
+    """The paper's figures beside those of runs, by the variant's name each one's metrics.json.
 
     A row of the paper that both of its tables have is taken once. Features are the paper's where
     the network is CLIP-MSA's and the store is of profile `paper` with trained encoders.
     """
-    metrics = {variant.name: of for variant, of in rows}
     found: dict[tuple[str, Source, str], Beside] = {}
     for row in published(dataset):
         if row.variant not in metrics:
@@ -109,9 +121,9 @@ def beside(
         own = row.table == "table2" or row.variant == "full"
         same = own and profile == "paper" and not of["features"]["untrained"]
         for key in row.figures:
-            test = of["test"][key]
-            low, high = (math.nan if n is None else n for n in test["ci95"])
-            one = Beside(row, key, test["mean"], low, high, same)
+            test = of["test"].get(key, {})
+            low, high = map(_number, test.get("ci95", (None, None)))
+            one = Beside(row, key, _number(test.get("mean")), low, high, same)
             found.setdefault((row.variant, row.source, key), one)
     return list(found.values())
 
@@ -142,7 +154,7 @@ def markdown_beside(found: Sequence[Beside], dataset: str) -> str:
     rows: dict[Published, dict[str, Beside]] = {}
     for one in found:
         rows.setdefault(one.published, {})[one.metric] = one
-    header = [METRICS[key] for key in _KEYS]
+    header = [METRICS[key] for key in PAPER_METRICS]
     lines = [
         f"| Here, paper ({dataset}) | {' | '.join(header)} |",
         f"|---{'|---:' * len(header)}|",
@@ -150,7 +162,7 @@ def markdown_beside(found: Sequence[Beside], dataset: str) -> str:
     for row, cells in rows.items():
         same = next(iter(cells.values())).same_features
         name = f"{row.row}{'' if same else ' †'}"
-        written = [_cell(cells[key]) if key in cells else "-" for key in _KEYS]
+        written = [cells[key].words if key in cells else "-" for key in PAPER_METRICS]
         lines.append(f"| {name} | {' | '.join(written)} |")
     notes = [
         "Ours, the paper's, and ours less the paper's in brackets; `=` where the paper's figure "
@@ -165,7 +177,6 @@ def markdown_beside(found: Sequence[Beside], dataset: str) -> str:
     return "\n".join([*lines, "", *notes, "", f"Where the paper's figures are from. {said}.", ""])
 
 
-def _cell(one: Beside) -> str:
-    if math.isnan(one.here):
-        return f"-, {one.paper:.3f}"
-    return f"{one.here:.3f}, {one.paper:.3f} ({one.difference:+.3f}){' =' if one.inside else ''}"
+def _number(value: float | None) -> float:
+    """JSON has no NaN: a run writes null."""
+    return math.nan if value is None else value

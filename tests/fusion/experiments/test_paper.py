@@ -10,7 +10,7 @@ import pytest
 
 from clipmsa.cache.errors import ConfigError
 from clipmsa.fusion.experiments.paper import beside, csv_beside, markdown_beside, published
-from clipmsa.fusion.experiments.variants import find_variant, table2
+from clipmsa.fusion.experiments.variants import table2
 
 KEYS = ("has0_acc2", "non0_acc2", "has0_f1", "non0_f1", "mae", "corr")
 
@@ -55,14 +55,13 @@ def test_a_system_that_the_paper_has_twice_stands_there_twice():
 
 
 def test_a_figure_is_inside_where_our_interval_holds_it():
-    full, order = find_variant("full"), find_variant("order-atv")
-    found = beside([(full, metrics(0.7)), (order, metrics(0.6))], "mosi", "paper")
+    found = beside({"full": metrics(0.7), "order-atv": metrics(0.6)}, "mosi", "paper")
     mae = {one.published.variant: one for one in found if one.metric == "mae"}
     assert mae["full"].inside
     assert mae["full"].difference == pytest.approx(0.027)
     assert mae["order-atv"].inside is False
     assert len([one for one in found if one.published.variant == "full"]) == len(KEYS)
-    nothing = beside([(full, metrics(interval=False))], "mosi", "paper")
+    nothing = beside({"full": metrics(interval=False)}, "mosi", "paper")
     assert all(one.inside is None for one in nothing)
 
 
@@ -77,15 +76,14 @@ def test_a_figure_is_inside_where_our_interval_holds_it():
     ],
 )
 def test_rows_whose_features_are_not_the_papers_are_marked(variant, profile, untrained, same):
-    rows = [(find_variant(variant), metrics(untrained=untrained))]
-    found = beside(rows, "mosi", profile)
+    found = beside({variant: metrics(untrained=untrained)}, "mosi", profile)
     assert {one.same_features for one in found} == {same}
     line = markdown_beside(found, "mosi").splitlines()[2]
     assert ("†" in line) is not same
 
 
 def test_the_csv_has_a_line_a_figure():
-    found = beside([(find_variant("mult"), metrics(0.8))], "mosi", "tiny")
+    found = beside({"mult": metrics(0.8)}, "mosi", "tiny")
     lines = list(csv.DictReader(io.StringIO(csv_beside(found))))
     (mae,) = [line for line in lines if line["metric"] == "mae"]
     assert (float(mae["paper"]), float(mae["here"])) == (0.861, 0.8)
@@ -94,10 +92,7 @@ def test_the_csv_has_a_line_a_figure():
 
 
 def test_a_variant_that_the_paper_does_not_have_is_said():
-    class Mine:
-        name = "mine"
-
-    text = markdown_beside(beside([(Mine, metrics())], "mosi", "paper"), "mosi")  # type: ignore[list-item]
+    text = markdown_beside(beside({"mine": metrics()}, "mosi", "paper"), "mosi")
     assert text == "The paper has no row for these variants on mosi.\n"
 
 
