@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipmsa.cache.errors import TrainingError
+from clipmsa.cache.checked import one_line
+from clipmsa.cache.errors import CheckpointError, TrainingError
 from clipmsa.cache.provenance import fingerprint
 from clipmsa.fusion.metrics.regression import regression_metrics
 from clipmsa.fusion.networks.network import MODALITIES
@@ -28,6 +28,7 @@ from clipmsa.fusion.networks.registry import Trainable
 from .checkpoint import load_progress, save_progress
 from .config import RunConfig
 from .data import Batch, FeatureData
+from .kept import Kept
 from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
@@ -166,38 +167,47 @@ class _Training:
 
     def save(self, path: Path) -> None:
         cuda = self.data.device.type == "cuda"
-        save_progress(
-            path,
-            self._key,
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "steps": self.steps,
-                "optimiser": self.optimiser.state_dict(),
-                "best_state": self.best_state,
-                "best_epoch": self.best_epoch,
-                "history": [asdict(epoch) for epoch in self.history],
-                "order": self.order.get_state(),
-                "random": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self.data.device) if cuda else None,
-            },
+        kept = Kept(
+            model=self.model.state_dict(),
+            average=self.average.state_dict(),
+            steps=self.steps,
+            optimiser=self.optimiser.state_dict(),
+            best_state=self.best_state,
+            best_epoch=self.best_epoch,
+            history=self.history,
+            order=self.order.get_state(),
+            random=torch.get_rng_state(),
+            cuda=torch.cuda.get_rng_state(self.data.device) if cuda else None,
         )
+        save_progress(path, self._key, kept.as_plain())
 
     def resume(self, path: Path) -> bool:
-        """Go on from where an interrupted training of the same kind was; False if there is none."""
-        kept: dict[str, Any] | None = load_progress(path, self._key)
-        if kept is None:
+        """Go on from where an interrupted training of the same kind was; False if there is none.
+
+        Raises:
+            CheckpointError: what is kept is none of this training, though it says so.
+        """
+        found = load_progress(path, self._key)
+        if found is None:
             return False
-        self.model.load_state_dict(kept["model"])
-        self.average.load_state_dict(kept["average"])
-        self.steps = kept["steps"]
-        self.optimiser.load_state_dict(kept["optimiser"])
-        self.best_state, self.best_epoch = kept["best_state"], kept["best_epoch"]
-        self.history = [Epoch(**epoch) for epoch in kept["history"]]
-        self.order.set_state(kept["order"])
-        torch.set_rng_state(kept["random"])
-        if kept["cuda"] is not None:
-            torch.cuda.set_rng_state(kept["cuda"], self.data.device)
+        try:
+            kept = Kept(**found)
+            kept.check(self.model, self.optimiser, self.config, self.seed)
+            self.order.set_state(kept.order)
+            torch.set_rng_state(kept.random)
+            if kept.cuda is not None:
+                torch.cuda.set_rng_state(kept.cuda, self.data.device)
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path}: not what a training keeps ({one_line(error)}); delete it, and seed "
+                f"{self.seed} begins anew"
+            ) from None
+        self.model.load_state_dict(kept.model)
+        self.average.load_state_dict(kept.average)
+        self.steps = kept.steps
+        self.optimiser.load_state_dict(kept.optimiser)
+        self.best_state, self.best_epoch = kept.best_state, kept.best_epoch
+        self.history = kept.history
         return True
 
 
