@@ -284,7 +284,7 @@ def test_a_disk_that_fills_is_told_in_one_line_and_leaves_nothing(tmp_path, plan
     assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock", "config.toml"}
 
 
-# -- any change of any file is a result or an error of ours, each in a process that is bounded ----------------------------------------
+# -- any change of any file is a result or an error of ours, in a bounded process ------------------
 
 
 def mutated(good: bytes, data: st.DataObject) -> bytes:
