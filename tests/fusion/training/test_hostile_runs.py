@@ -258,13 +258,14 @@ def test_a_report_does_not_replace_what_it_reads(folder):
     assert (folder / "metrics.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["run/predictions.csv", "store.h5"])
-def test_predictions_do_not_replace_what_is_read(hostile_run, folder, name):
+@pytest.mark.parametrize("name", ["run/predictions.csv", "run/model-1.pt", "store.h5"])
+def test_predictions_do_not_replace_what_is_read(hostile_run, folder, capsys, name):
     shutil.copy(hostile_run / "store.h5", folder.parent)
     target, store = folder.parent / name, folder.parent / "store.h5"
     before = target.read_bytes()
     line = ["evaluate", str(folder), "--features", str(store), "--predictions", str(target)]
-    assert main(line) == 2
+    assert main(line) == 1
+    assert "is what is read" in capsys.readouterr().err
     assert target.read_bytes() == before
 
 
