@@ -34,7 +34,7 @@ class Hdf5File:
     here; everything else is an error of the class `fault`, which names the file and the key.
 
     Raises:
-        fault: no regular file, or none that HDF5 can open.
+        fault: no regular file, or none whose root HDF5 can open.
     """
 
     def __init__(self, path: Path, fault: type[ClipmsaError]) -> None:
@@ -54,6 +54,8 @@ class Hdf5File:
             raise fault(f"{path}: not a readable HDF5 file ({reason})") from None
         self._size = status.st_size
         self._groups: dict[str, h5py.Group] = {}  # by key, found before
+        with self.reading(""):
+            self._groups[""] = self._file["/"]
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +88,8 @@ class Hdf5File:
         """Whether there is a link of this name; what it leads to is another matter."""
         parent, _, name = key.rpartition("/")
         group = self.group(parent)  # which must live while its links are asked
-        return bool(group.id.links.exists(name.encode()))
+        with self.reading(key):
+            return bool(group.id.links.exists(name.encode()))
 
     def names(self, key: str) -> list[str]:
         """The names in a group, those of links that lead nowhere too."""
@@ -126,7 +129,7 @@ class Hdf5File:
         """What a path leads to, one link after another: opening it would follow all of them."""
         parent, _, name = key.rpartition("/")
         known_parent = self._groups.get(parent)
-        here: Any = known_parent or self._file["/"]
+        here: Any = known_parent or self._groups[""]
         path = name if known_parent else key
         steps = [part for part in reversed(path.split("/")) if part]
         hops = 0
@@ -147,7 +150,7 @@ class Hdf5File:
                 with self.reading(key):
                     parts = target.decode().split("/")
                 steps.extend(part for part in reversed(parts) if part not in ("", "."))
-                here = here if parts[0] else self._file["/"]
+                here = here if parts[0] else self._groups[""]
             elif kind == h5py.h5l.TYPE_HARD:
                 with self.reading(key):
                     here = here[step]
@@ -212,10 +215,10 @@ class Hdf5File:
     def attribute(self, key: str, name: str) -> str | None:
         """An attribute as text, or None: by who wrote it, a number, or any of HDF5's strings."""
         item = self._find(key)
-        if name not in item.attrs:
-            return None
         place = f"{key} attribute '{name}'"
         with self.reading(place):
+            if name not in item.attrs:  # damage anywhere among the attributes shows here
+                return None
             stored = item.attrs.get_id(name)
             kind = stored.get_type().get_class()
             size = stored.get_space().get_simple_extent_npoints() * stored.get_type().get_size()

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio
 from matplotlib.figure import Figure
 
-from clipmsa.cache.errors import ClipmsaError, MediaError, SubtitleError
+from clipmsa.cache.errors import ClipmsaError
 from clipmsa.extract.transcripts.cut import Script
 from clipmsa.extract.transcripts.subtitles import SUFFIXES, read_subtitles
 from clipmsa.extract.transcripts.transcriber import find_transcriber
 from clipmsa.extract.weights.find import WeightsMode
 from clipmsa.scoring import Row, Timeline
 
-from .console import note
+from .app_rows import COLUMNS, cells, draw, in_markdown, notes, told
 
 if TYPE_CHECKING:
     import torch
-
-_COLUMNS = {  # and how wide they are
-    **{"from": 70, "to": 70, "text": 340, "score": 75, "±": 65, "in words": 150},
-    **{"text gave": 85, "audio gave": 85, "vision gave": 85, "faces": 85},
-}
 
 
 def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gradio.Blocks:
@@ -69,8 +62,8 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
                 plot = gradio.Plot(show_label=False)
                 remarks = gradio.Markdown()
         table = gradio.Dataframe(
-            headers=list(_COLUMNS),
-            column_widths=list(_COLUMNS.values()),
+            headers=list(COLUMNS),
+            column_widths=list(COLUMNS.values()),
             label="Utterances; choose one to see it",
             interactive=False,
             wrap=True,
@@ -79,81 +72,3 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
         button.click(score, [video, text, subtitles, transcribe], outputs, api_name="score")
         table.select(seek, table, video, api_visibility="private")
     return page
-
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """Scores over time: a bar an utterance, as long as it lasts, with the spread over the seeds."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        if row.score is not None:
-            end = row.start + 1 if row.end is None else row.end
-            colour = "#2f7d4f" if row.score >= 0 else "#b3423a"
-            axes.bar(
-                row.start,
-                row.score,
-                end - row.start,
-                align="edge",
-                color=colour,
-                yerr=row.spread,
-                ecolor="#555555",
-                capsize=3,
-            )
-    axes.axhline(0, color="#555555", linewidth=0.8)
-    reach = max([3.0, *(abs(row.score) + (row.spread or 0) for row in rows if row.score)])
-    axes.set(xlabel="seconds", ylabel="score", ylim=(-reach, reach))
-    return figure
-
-
-def cells(row: Row) -> list[Any]:
-    """A row of the table, under `_COLUMNS`."""
-    if row.error is not None:
-        return [row.start, row.end, _without_folders(row.error, row.file), *[None] * 7]
-    given = row.contributions or {}
-    return [
-        row.start,
-        row.end,
-        row.text,
-        _rounded(row.score),
-        _rounded(row.spread),
-        row.word,
-        *(_rounded(given.get(modality)) for modality in ("text", "audio", "vision")),
-        "" if row.faces is None else f"{row.faces}/{row.frames}",
-    ]
-
-
-def notes(rows: Sequence[Row]) -> str:
-    """What to know of the table, in Markdown."""
-    said = []
-    if wordless := sum("text" in row.missing for row in rows):
-        said.append(f"{wordless} of {len(rows)} scored without text, from sound and picture alone.")
-    if untrained := sorted({stream for row in rows for stream in row.untrained}):
-        names = in_markdown(", ".join(untrained))
-        said.append(f"**Untrained encoders** ({names}): these scores say nothing.")
-    return "  \n".join(said)
-
-
-def told(error: ClipmsaError, *files: str | None) -> str:
-    """An error for the page, as HTML: of the files that were sent, by their names alone.
-
-    What it says of this machine, as where weights are missing, is for the terminal.
-    """
-    if not isinstance(error, MediaError | SubtitleError):
-        note("[bold red]error:[/] {}", error)
-        return "It cannot be done here; the terminal that serves this page says why."
-    return html.escape(_without_folders(str(error), *files))
-
-
-def in_markdown(text: str) -> str:
-    """Text that stands for itself in Markdown, and in the HTML that Markdown may hold."""
-    return re.sub(r"([^\w\s&;]|_)", r"\\\1", html.escape(text, quote=False))
-
-
-def _without_folders(text: str, *files: str | None) -> str:
-    for file in filter(None, files):
-        text = text.replace(file, Path(file).name)
-    return text
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)

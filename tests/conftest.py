@@ -1,4 +1,4 @@
-"""Set-up that must come before torch is loaded, and one thread for tests of small networks."""
+"""Set-up that must come before torch is loaded, and what several test files make or bound."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test may reach for a hub: what is not there must fail at once, here as on a machine offline.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import faulthandler
+import resource
+import signal
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -120,3 +125,65 @@ def hostile_run(tmp_path_factory) -> Path:
 def plant() -> Callable[..., float]:
     """`write_planted_store`, for test files, which cannot import one another."""
     return write_planted_store
+
+
+# ---- What a damaged or hostile file may cost.
+
+SECONDS = 3  # computed, so that a busy machine changes nothing
+MEMORY = 1 << 30
+
+
+class Outcome(NamedTuple):
+    """`told` is the message of the error that refused; for what ended the process, its stack."""
+
+    how: Literal["done", "refused", "ended"]
+    told: str = ""
+
+
+def done_apart(work: Callable[[], object], refusal: type[Exception]) -> Outcome:
+    """Do a piece of work in a fork, which a hostile file may end, hang or fill.
+
+    The fork computes for at most `SECONDS`, and takes at most `MEMORY` more than there is: then a
+    signal ends it. Any exception but `refusal` fails the test, with the fork's traceback.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        _do(work, refusal, writer)  # does not return
+    os.close(writer)
+    with os.fdopen(reader, errors="replace") as pipe:
+        how, _, told = pipe.read().partition("\n")
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return Outcome("ended", f"{signal.Signals(os.WTERMSIG(status)).name}: {how}\n{told}")
+    assert how in ("done", "refused"), told
+    return Outcome("done" if how == "done" else "refused", told)
+
+
+def _do(work: Callable[[], object], refusal: type[Exception], writer: int) -> None:
+    said = "failed\nneither an error nor an end"
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+        faulthandler.enable(writer, all_threads=False)
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+            faulthandler.register(number, writer, all_threads=False, chain=True)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(20 * SECONDS)  # for what waits rather than computes
+        work()
+        said = "done"
+    except refusal as error:
+        said = f"refused\n{error}"
+    except BaseException:
+        said = f"failed\n{traceback.format_exc()[-4000:]}"
+    finally:
+        os.write(writer, said.encode(errors="replace"))
+        os._exit(0)
+
+
+@pytest.fixture(scope="session")
+def apart() -> Callable[[Callable[[], object], type[Exception]], Outcome]:
+    """`done_apart`, for test files."""
+    return done_apart

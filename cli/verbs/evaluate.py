@@ -39,16 +39,13 @@ def evaluate(
     """
     from clipmsa.cache import FeatureStore
     from clipmsa.cache.csvtext import guarded
-    from clipmsa.cache.files import publish_text
+    from clipmsa.cache.files import not_over, publish_text
     from clipmsa.fusion.analysis.evaluation import evaluate as score
     from clipmsa.fusion.training.checkpoint import load_run
-    from clipmsa.fusion.training.folder import RunFolder, json_text
+    from clipmsa.fusion.training.folder import json_text
 
-    kept = [features, run, *RunFolder(run).tables]
-    if predictions is not None and predictions.resolve() in [path.resolve() for path in kept]:
-        raise typer.BadParameter(
-            f"{predictions} is what is read here, so it is not replaced", param_hint="--predictions"
-        )
+    if predictions is not None:
+        not_over(predictions, features, run, *(run.iterdir() if run.is_dir() else []))
     store = FeatureStore(features)
     withheld = _words(without)
     checkpoints = load_run(run)

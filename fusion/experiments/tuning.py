@@ -6,6 +6,7 @@ does not hold on other data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,9 @@ from pydantic import (
 )
 
 from clipmsa.cache import FeatureStore
+from clipmsa.cache.checked import one_line
 from clipmsa.cache.csvtext import csv_text
-from clipmsa.cache.errors import ConfigError, RunError
+from clipmsa.cache.errors import ClipmsaError, ConfigError, RunError
 from clipmsa.cache.files import publish_text, sole_writer
 from clipmsa.fusion.metrics.regression import regression_metrics
 from clipmsa.fusion.training.config import RunConfig, as_plain, check_seeds, read_toml, with_values
@@ -37,6 +39,7 @@ from .reference import against_references, reference_scores, verdicts
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
 SEARCH = Path(__file__).with_name("search.toml")
 _TRIED = 4096  # whole numbers of a range that are tried before any trial
@@ -144,8 +147,10 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
     what = {"base": as_plain(config), "search": dict(search), "seeds": list(seeds)}
+    space = _distributions(config, search)
     with sole_writer(out), _study(out) as study:
         _refuse_another(study, what | {"data": data.digest}, out)
+        _refuse_odd_trials(study, space, out)
         complete = (optuna.trial.TrialState.COMPLETE,)
 
         def done() -> int:
@@ -153,13 +158,11 @@ def tune(
 
         side_by_side = max(1, workers // len(seeds))
         while (left := trials - done()) > 0:
-            asked = [study.ask() for _ in range(min(left, side_by_side))]
-            jobs = {
-                trial.number: _jobs(
-                    trial.number, data, _drawn(trial, config, search), seeds, out, str(device)
-                )
-                for trial in asked
-            }
+            asked = [study.ask(space) for _ in range(min(left, side_by_side))]
+            jobs = {}
+            for trial in asked:
+                drawn = with_values(config, trial.params, f"trial {trial.number}")
+                jobs[trial.number] = _jobs(trial.number, data, drawn, seeds, out, str(device))
             run_jobs([job for batch in jobs.values() for job in batch], workers=workers)
             for trial in asked:
                 maes = [job.result().outcome.valid_mae for job in jobs[trial.number]]
@@ -188,18 +191,42 @@ def _study(out: Path) -> Iterator[optuna.Study]:
     from sqlalchemy.exc import SQLAlchemyError
 
     path = out / "study.db"
+    if path.exists() and not path.is_file():  # SQLite would wait for a pipe
+        raise RunError(f"{path}: not a regular file; use another --out")
     try:
-        yield optuna.create_study(
-            storage=f"sqlite:///{path}",
-            study_name="clipmsa",
-            sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
-            load_if_exists=True,
-        )
+        with _of_a_search(path):
+            study = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name="clipmsa",
+                sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
+                load_if_exists=True,
+            )
+            study.get_trials(deepcopy=False)  # reads all that there is, and keeps what is complete
+        yield study
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RunError(
             f"{path}: the trials cannot be read or written ({reason}); if the disk is full, make "
             f"room and run the same command again, else use another --out"
+        ) from None
+
+
+@contextmanager
+def _of_a_search(path: Path) -> Iterator[None]:
+    """Optuna builds trials from what a database says, and stumbles in its own ways where it lies.
+
+    Errors of the database pass.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, ClipmsaError):
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{path}: not the trials of a search ({one_line(error)}); use another --out"
         ) from None
 
 
@@ -213,32 +240,51 @@ def _jobs(
 
 def _refuse_another(study: optuna.Study, what: dict[str, Any], out: Path) -> None:
     """A search that goes on must be the same search, or its trials could not be compared."""
-    before = study.user_attrs.get("what")
-    if before is None:
-        study.set_user_attr("what", what)
-    elif before != what:
+    with _of_a_search(out / "study.db"):
+        before = study.user_attrs.get("what")
+        if before is None:
+            study.set_user_attr("what", what)
+            return
         changed = ", ".join(key for key in what if before.get(key) != what[key])
+    if before != what:
         raise ConfigError(
             f"{out}: holds trials of another search (it differs in {changed}); use another --out"
         )
 
 
-def _drawn(
-    trial: optuna.Trial, config: RunConfig, search: Mapping[str, Mapping[str, Any]]
-) -> RunConfig:
-    values: dict[str, Any] = {}
+def _refuse_odd_trials(
+    study: optuna.Study, space: Mapping[str, BaseDistribution], out: Path
+) -> None:
+    """What earlier calls kept is taken for drawn from this space, and for scored by it."""
+    with _of_a_search(out / "study.db"):
+        if study.direction.name != "MINIMIZE":
+            raise ValueError(f"its direction is {study.direction.name}")
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.name != "COMPLETE":
+                continue
+            if trial.distributions != space:
+                raise ValueError(f"trial {trial.number} is drawn from another space")
+            if trial.value is None or not math.isfinite(trial.value):
+                raise ValueError(f"the score of trial {trial.number} is {trial.value}")
+
+
+def _distributions(
+    config: RunConfig, search: Mapping[str, Mapping[str, Any]]
+) -> dict[str, BaseDistribution]:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    found: dict[str, BaseDistribution] = {}
     for key, space in search.items():
         if "choices" in space:
-            values[key] = trial.suggest_categorical(key, space["choices"])
-        elif _whole(config, key):
-            values[key] = trial.suggest_int(
-                key, space["low"], space["high"], log=space.get("log", False)
-            )
-        else:
-            values[key] = trial.suggest_float(
-                key, space["low"], space["high"], log=space.get("log", False)
-            )
-    return with_values(config, values, f"trial {trial.number}")
+            found[key] = CategoricalDistribution(space["choices"])
+            continue
+        of_numbers = IntDistribution if _whole(config, key) else FloatDistribution
+        found[key] = of_numbers(space["low"], space["high"], log=space.get("log", False))
+    return found
 
 
 def _write(out: Path, study: optuna.Study, best: RunConfig) -> None:

@@ -138,6 +138,15 @@ def _check_state(
     """Compare weights with those of the network, which takes no memory for it."""
     with torch.device("meta"), _NotDrawn():
         expected = Trainable(config.model, streams).state_dict()
+    check_weights(state, expected)
+
+
+def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Compare the names, shapes and types of weights with those of a network.
+
+    Raises:
+        ValueError: one differs, or is not all numbers.
+    """
     if odd := sorted(expected.keys() ^ state.keys()):
         raise ValueError(f"weights '{odd[0]}' are {'missing' if odd[0] in expected else 'unknown'}")
     for key, tensor in expected.items():
@@ -206,7 +215,9 @@ def load_progress(path: Path, key: str) -> dict[str, Any] | None:
         content = _load(path, _PROGRESS)
     except CheckpointError:
         return None
-    return content if content.get("key") == key else None
+    if content.pop("key", None) != key:
+        return None
+    return {name: value for name, value in content.items() if name != "format"}
 
 
 def _load(path: Path, kind: str) -> dict[str, Any]:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipmsa.cache.errors import TrainingError
+from clipmsa.cache.checked import one_line
+from clipmsa.cache.errors import CheckpointError, TrainingError
 from clipmsa.cache.provenance import fingerprint
 from clipmsa.fusion.metrics.regression import regression_metrics
 from clipmsa.fusion.networks.network import MODALITIES, Batch, Pass
@@ -28,6 +28,7 @@ from clipmsa.fusion.networks.registry import Trainable
 from .checkpoint import load_progress, save_progress
 from .config import RunConfig
 from .data import FeatureData
+from .kept import Kept
 from .outcome import Epoch, Outcome
 
 _EVAL_BATCH = 256
@@ -181,42 +182,51 @@ class _Training:
 
     def save(self, path: Path) -> None:
         cuda = self.data.device.type == "cuda"
-        save_progress(
-            path,
-            self._key,
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "steps": self.steps,
-                "training": self.model.training_state(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                "best_state": self.best_state,
-                "best_epoch": self.best_epoch,
-                "history": [asdict(epoch) for epoch in self.history],
-                "order": self.order.get_state(),
-                "random": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self.data.device) if cuda else None,
-            },
+        kept = Kept(
+            model=self.model.state_dict(),
+            average=self.average.state_dict(),
+            training=self.model.training_state(),
+            steps=self.steps,
+            optimisers=[optimiser.state_dict() for optimiser in self.optimisers],
+            best_state=self.best_state,
+            best_epoch=self.best_epoch,
+            history=self.history,
+            order=self.order.get_state(),
+            random=torch.get_rng_state(),
+            cuda=torch.cuda.get_rng_state(self.data.device) if cuda else None,
         )
+        save_progress(path, self._key, kept.as_plain())
 
     def resume(self, path: Path) -> bool:
-        """Go on from where an interrupted training of the same kind was; False if there is none."""
-        kept: dict[str, Any] | None = load_progress(path, self._key)
-        if kept is None:
+        """Go on from where an interrupted training of the same kind was; False if there is none.
+
+        Raises:
+            CheckpointError: what is kept is none of this training, though it says so.
+        """
+        found = load_progress(path, self._key)
+        if found is None:
             return False
-        self.model.load_state_dict(kept["model"])
-        self.average.load_state_dict(kept["average"])
-        self.steps = kept["steps"]
+        try:
+            kept = Kept(**found)
+            kept.check(self.model, self.optimisers, self.config, self.seed)
+            self.order.set_state(kept.order)
+            torch.set_rng_state(kept.random)
+            if kept.cuda is not None:
+                torch.cuda.set_rng_state(kept.cuda, self.data.device)
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path}: not what a training keeps ({one_line(error)}); delete it, and seed "
+                f"{self.seed} begins anew"
+            ) from None
+        self.model.load_state_dict(kept.model)
+        self.average.load_state_dict(kept.average)
         for key, value in self.model.training_state().items():
-            value.copy_(kept["training"][key])
-        for optimiser, state in zip(self.optimisers, kept["optimisers"], strict=True):
+            value.copy_(kept.training[key])
+        self.steps = kept.steps
+        for optimiser, state in zip(self.optimisers, kept.optimisers, strict=True):
             optimiser.load_state_dict(state)
-        self.best_state, self.best_epoch = kept["best_state"], kept["best_epoch"]
-        self.history = [Epoch(**epoch) for epoch in kept["history"]]
-        self.order.set_state(kept["order"])
-        torch.set_rng_state(kept["random"])
-        if kept["cuda"] is not None:
-            torch.cuda.set_rng_state(kept["cuda"], self.data.device)
+        self.best_state, self.best_epoch = kept.best_state, kept.best_epoch
+        self.history = kept.history
         return True
 
 

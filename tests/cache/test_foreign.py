@@ -8,20 +8,18 @@ import contextlib
 import json
 import os
 import pickle
-import resource
+import random
+import re
 import signal
 import struct
-import tempfile
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ClipmsaError, ExchangeError, StoreError
@@ -341,63 +339,24 @@ def test_pickles_are_regular_files(tmp_path):
 
 # ---- Damage of any kind: a result or an error of ours, in bounded time and memory.
 
-SECONDS = 20
-MEMORY = 1 << 30
+ODD = (b"\0" * 16, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\0\0\0\x80")
 
 
-def outcome(work: Callable[[], object]) -> str:
-    """`done`, `refused`, another exception's traceback, or the name of the signal that ended it.
-
-    The work is done in a fork, which may not take `MEMORY` more than there is, nor `SECONDS`.
-    """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        said = "done"
-        try:
-            held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(SECONDS)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            work()
-        except ClipmsaError as error:
-            said = "refused" if str(error) else "an error without a word"
-        except BaseException:
-            said = traceback.format_exc()
-        finally:
-            os.write(writer, said.encode(errors="replace")[-4000:])
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    return said or signal.Signals(os.WTERMSIG(status)).name
-
-
-@st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """The file with some bytes changed, cut or repeated."""
+def damaged(whole: bytes, seed: int) -> bytes:
+    """The file with up to six places overwritten, and now and then cut off: by the seed alone."""
+    chance = random.Random(seed)
     content = bytearray(whole)
-    small = st.binary(min_size=1, max_size=8)
-    odd = st.sampled_from([b"\0" * 16, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\0\0\0\x80"])
-    for place, patch in draw(
-        st.lists(st.tuples(st.integers(0, len(whole) - 1), small | odd), min_size=1, max_size=6)
-    ):
+    for _ in range(chance.randint(1, 6)):
+        place = chance.randrange(len(whole))
+        patch = chance.choice([chance.choice(ODD), chance.randbytes(chance.randint(1, 8))])
         content[place : place + len(patch)] = patch
-    return bytes(content[: draw(st.just(len(content)) | st.integers(0, len(content)))])
+    return bytes(content[: chance.choice([len(content)] * 4 + [chance.randrange(len(content))])])
 
 
-def check(content: bytes, name: str, read: Callable[[Path], object], *, hdf5: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_bytes(content)
-        said = outcome(lambda: read(path))
-        if hdf5 and said.startswith("SIG"):  # HDF5 itself, which `verify` says of it
-            faults = verify_apart(path, patience=2.0).verdict.faults
-            assert faults, f"HDF5 ended with {said}, and verify finds no fault"
-        else:
-            assert said in ("done", "refused"), said
+def innermost(stack: str) -> str:
+    """The file of Python's in which a process was when a signal ended it."""
+    found = re.search(r'File "(.+?)"', stack)
+    return found[1] if found else stack
 
 
 @pytest.fixture(scope="module")
@@ -420,30 +379,67 @@ def samples(tmp_path_factory, plant) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.xfail(strict=False, reason="hypothesis calls its draws flaky now and then")
+def check(
+    apart: Any, path: Path, whole: bytes, seeds: range, read: Callable[[Path], object]
+) -> list[int]:
+    """Read the file as each seed damages it; gives the seeds on which HDF5 ended the process."""
+    ended = []
+    for seed in seeds:
+        path.write_bytes(damaged(whole, seed))
+        outcome = apart(partial(read, path), ClipmsaError)
+        if outcome.how == "ended":  # by HDF5's own crash or endless loop, and no code of ours
+            where = innermost(outcome.told)
+            assert "/h5py/" in where or where.endswith("/cache/hdf5.py"), outcome.told
+            ended.append(seed)
+        else:
+            assert outcome.how == "done" or str(path) in outcome.told, f"seed {seed}: {outcome}"
+    return ended
+
+
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_a_damaged_store_is_read_or_refused(samples, data):
+def test_a_damaged_store_is_read_or_refused(apart, samples, tmp_path):
     def read(path: Path) -> None:
         store = FeatureStore(path)
         assert all(len(stream.values) >= 0 for stream in store.streams.values())
 
-    check(data.draw(damaged(samples["a.h5"])), "a.h5", read, hdf5=True)
+    path = tmp_path / "a.h5"
+    for seed in check(apart, path, samples["a.h5"], range(200), read):
+        path.write_bytes(damaged(samples["a.h5"], seed))
+        faults = verify_apart(path, patience=2.0).verdict.faults
+        assert faults, f"seed {seed} ends HDF5, and verify finds no fault"
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_a_damaged_csd_is_read_or_refused(samples, data):
-    check(data.draw(damaged(samples["a.csd"])), "a.csd", read_csd, hdf5=True)
+def test_a_damaged_csd_is_read_or_refused(apart, samples, tmp_path):
+    check(apart, tmp_path / "a.csd", samples["a.csd"], range(200), read_csd)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
-@given(data=st.data())
-def test_a_damaged_pickle_is_read_or_refused(samples, data):
+def test_a_damaged_pickle_is_read_or_refused(apart, samples, tmp_path):
     def read(path: Path) -> None:
         import_mmsa(path, path.with_suffix(".h5"))
 
-    check(data.draw(damaged(samples["a.pkl"])), "a.pkl", read, hdf5=False)
+    assert not check(apart, tmp_path / "a.pkl", samples["a.pkl"], range(300), read)
+
+
+def overwritten(path: Path, place: int, value: int) -> Path:
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+    return path
+
+
+def test_damage_among_attributes_names_the_one_that_cannot_be_read(tmp_path, plant):
+    path = tmp_path / "a.h5"
+    plant(path, (4, 2, 2))
+    version = path.read_bytes().index(b"modality\0") - 8  # of the attribute's message
+    with pytest.raises(StoreError, match="/streams/albert attribute 'modality' cannot be read"):
+        FeatureStore(overwritten(path, version, 0xFF))
+
+
+def test_a_root_that_is_no_group_is_refused(tmp_path, plant):
+    path = tmp_path / "a.h5"
+    plant(path, (4, 2, 2))
+    table = 96 + 16  # the type of the root's first message, which makes it a group
+    with pytest.raises(StoreError, match=r"a\.h5: / cannot be read"):
+        FeatureStore(overwritten(path, table, 0))

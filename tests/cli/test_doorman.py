@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("gradio")
+pytest.importorskip("starlette")  # comes with Gradio, which takes seconds to load
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from clipmsa.cache.errors import MediaError, WeightsError
-from clipmsa.cli.app_page import cells, in_markdown, notes, told
+from clipmsa.cli.app_rows import cells, in_markdown, notes, told
 from clipmsa.cli.doorman import Doorman
 from clipmsa.scoring import Row
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
+import random
+import shutil
+import sqlite3
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -10,7 +16,7 @@ import numpy as np
 import pytest
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.errors import ConfigError
+from clipmsa.cache.errors import ClipmsaError, ConfigError, RunError
 from clipmsa.cli.main import main
 from clipmsa.fusion.experiments.tuning import SEARCH, read_search, tune
 from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
@@ -104,3 +110,80 @@ def test_the_command_says_how_to_train_the_best(path, capsys):
     assert main([*line, *(word for setting in SMALL for word in ("--set", setting))]) == 0
     assert "clipmsa train --features" in capsys.readouterr().err
     assert (path.parent / "out" / "best.toml").exists()
+
+
+# ---- a database that anybody may have written
+
+DAMAGE = {
+    "no database": "a text",
+    "of something else": "DROP TABLE studies; CREATE TABLE studies (x INT)",
+    "of another version": "UPDATE alembic_version SET version_num = 'x'",
+    "trials without values": "DELETE FROM trial_params",
+    "trials without a score": "DELETE FROM trial_values",
+    "a score that is no number": "UPDATE trial_values SET value = 'x'",
+    "a score of infinity": "UPDATE trial_values SET value = NULL, value_type = 'INF_NEG'",
+    "a space that is none": "UPDATE trial_params SET distribution_json = '{}'",
+    "a choice beyond": "UPDATE trial_params SET param_value = 99",
+    "a search that is none": "UPDATE study_user_attributes SET value_json = '[1]'",
+    "another direction": "UPDATE study_directions SET direction = 'MAXIMIZE'",
+    "no direction": "DELETE FROM study_directions",
+    "a state of its own": "UPDATE trials SET state = 'ODD'",
+}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, plant) -> Path:
+    """A folder with a store and a search of two trials, both done."""
+    folder = tmp_path_factory.mktemp("searched")
+    plant(folder / "store.h5", counts=(12, 6, 6))
+    search(folder / "store.h5", 2)
+    return folder
+
+
+@pytest.fixture
+def copied(searched, tmp_path) -> Path:
+    return Path(shutil.copytree(searched, tmp_path / "copy")) / "store.h5"
+
+
+def database_of(path: Path) -> Path:
+    return path.parent / "tune" / "study.db"
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_database_of_another_kind_is_refused_in_one_line(copied, damage):
+    if damage == "a text":
+        database_of(copied).write_text(damage)
+    else:
+        with contextlib.closing(sqlite3.connect(database_of(copied))) as database:
+            database.executescript(damage)
+    with pytest.raises(RunError, match=r"study\.db: .*use another --out") as caught:
+        search(copied, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_that_is_no_file_is_not_opened(copied):
+    database_of(copied).unlink()
+    os.mkfifo(database_of(copied))
+    with pytest.raises(RunError, match="not a regular file"):
+        search(copied, 2)
+
+
+def test_a_damaged_database_is_read_or_refused(apart, copied):
+    whole = database_of(copied).read_bytes()
+    for seed in range(40):
+        chance = random.Random(seed)
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 6)):
+            place = chance.randrange(len(content))
+            content[place : place + 4] = chance.randbytes(4)
+        database_of(copied).write_bytes(content)
+        outcome = apart(partial(search, copied, 2), ClipmsaError)
+        assert outcome.how != "ended", f"seed {seed}: {outcome.told}"
+        assert "\n" not in outcome.told
+
+
+def test_the_draws_of_a_search_depend_on_its_seed_alone(searched, copied):
+    before = (searched / "tune" / "trials.csv").read_bytes()
+    shutil.rmtree(copied.parent / "tune")
+    search(copied, 2)
+    assert (copied.parent / "tune" / "trials.csv").read_bytes() == before

@@ -36,10 +36,15 @@ from clipmsa.fusion.analysis.scores import load_models
 from clipmsa.fusion.experiments.runs import run
 from clipmsa.fusion.experiments.variants import variants_of
 from clipmsa.fusion.report import read_run
-from clipmsa.fusion.training import tensorfile
+from clipmsa.fusion.training import tensorfile, trainer
 from clipmsa.fusion.training.checkpoint import load_checkpoint, load_progress, load_run
 from clipmsa.fusion.training.config import RunConfig, check_seeds, configured
+from clipmsa.fusion.training.data import FeatureData, streams_by_role
 from clipmsa.fusion.training.folder import json_text
+from clipmsa.fusion.training.outcome import Epoch
+from clipmsa.fusion.training.trainer import train_seed
+
+Complaint = Callable[[type[ClipmsaError], Callable[[], object]], str | None]
 
 mutation = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -254,13 +259,14 @@ def test_a_report_does_not_replace_what_it_reads(folder):
     assert (folder / "metrics.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["run/predictions.csv", "store.h5"])
-def test_predictions_do_not_replace_what_is_read(hostile_run, folder, name):
+@pytest.mark.parametrize("name", ["run/predictions.csv", "run/model-1.pt", "store.h5"])
+def test_predictions_do_not_replace_what_is_read(hostile_run, folder, capsys, name):
     shutil.copy(hostile_run / "store.h5", folder.parent)
     target, store = folder.parent / name, folder.parent / "store.h5"
     before = target.read_bytes()
     line = ["evaluate", str(folder), "--features", str(store), "--predictions", str(target)]
-    assert main(line) == 2
+    assert main(line) == 1
+    assert "is what is read" in capsys.readouterr().err
     assert target.read_bytes() == before
 
 
@@ -280,7 +286,7 @@ def test_a_disk_that_fills_is_told_in_one_line_and_leaves_nothing(tmp_path, plan
     assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock", "config.toml"}
 
 
-# -- any change of any file is a result or an error of ours ----------------------------------------
+# -- any change of any file is a result or an error of ours, in a bounded process ------------------
 
 
 def mutated(good: bytes, data: st.DataObject) -> bytes:
@@ -298,15 +304,19 @@ def mutated(good: bytes, data: st.DataObject) -> bytes:
             return good[:at]
 
 
-def complaint(
-    error: type[Exception] | tuple[type[Exception], ...], call: Callable[[], object]
-) -> str | None:
-    """What an error of ours says; None where there is none; any other error fails the test."""
-    try:
-        call()
-    except error as caught:
-        return str(caught)
-    return None
+@pytest.fixture(scope="session")
+def complaint(apart) -> Complaint:
+    """What an error of ours says of a file, within bounds of time and memory; None without one.
+
+    Any other error, or an end by those bounds, fails the test.
+    """
+
+    def done(error: type[ClipmsaError], read: Callable[[], object]) -> str | None:
+        outcome = apart(read, error)
+        assert outcome.how != "ended", outcome.told
+        return outcome.told if outcome.how == "refused" else None
+
+    return done
 
 
 TEXTS: dict[str, tuple[type[ClipmsaError], Callable[[Path], object]]] = {
@@ -319,9 +329,10 @@ HOSTILE_NUMBERS = [b"NaN", b"1e999", b"-1", b"9" * 5000, b"null", b"[" * 5000, b
 
 
 @pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.slow
 @mutation
 @given(data=st.data())
-def test_a_changed_file_of_a_run_is_read_or_named(folder, hostile_run, name, data):
+def test_a_changed_file_of_a_run_is_read_or_named(folder, hostile_run, complaint, name, data):
     error, read = TEXTS[name]
     good = (hostile_run / "run" / name).read_bytes()
     bad = mutated(good, data)
@@ -345,20 +356,25 @@ JSON = st.recursive(
 )
 
 
+def of_finite_numbers(path: Path) -> None:
+    found = next(iter(read_scored(path).values()))[0]
+    assert all(n is None or math.isfinite(n) for n in (found.start, found.end, found.score))
+
+
+@pytest.mark.slow
 @mutation
 @given(key=st.sampled_from(list(ROW)), value=JSON, data=st.data())
-def test_changed_rows_of_predict_are_read_or_named(tmp_path, key, value, data):
+def test_changed_rows_of_predict_are_read_or_named(tmp_path, complaint, key, value, data):
     path = tmp_path / "scores.jsonl"
     for content in (json.dumps(ROW | {key: value}).encode(), mutated(GOOD_ROW, data)):
         path.write_bytes(content)
-        if complaint(TableError, lambda: read_scored(path)) is None:
-            found = next(iter(read_scored(path).values()))[0]
-            assert all(n is None or math.isfinite(n) for n in (found.start, found.end, found.score))
+        complaint(TableError, partial(of_finite_numbers, path))
 
 
+@pytest.mark.slow
 @mutation
 @given(table=st.dictionaries(st.sampled_from(["variant", "model", "training", "x"]), JSON))
-def test_any_toml_is_a_configuration_or_named(tmp_path, table):
+def test_any_toml_is_a_configuration_or_named(tmp_path, complaint, table):
     import tomli_w
 
     try:
@@ -372,22 +388,27 @@ def test_any_toml_is_a_configuration_or_named(tmp_path, table):
         assert told is None or "c.toml" in told
 
 
+@pytest.mark.slow
 @mutation
 @given(data=st.data())
-def test_a_changed_model_file_is_the_same_or_named(model, tmp_path, data):
+def test_a_changed_model_file_is_the_same_or_named(model, tmp_path, complaint, data):
     """Every byte that torch reads is under a sum; the rest may change and change nothing."""
     good = load_checkpoint(model)
     path = tmp_path / "model-1.pt"
     path.write_bytes(mutated(model.read_bytes(), data))
-    if complaint(CheckpointError, lambda: load_checkpoint(path)) is None:
+
+    def is_the_same() -> None:
         found = load_checkpoint(path)
         assert found.config == good.config
         assert all(torch.equal(found.outcome.state[k], v) for k, v in good.outcome.state.items())
 
+    complaint(CheckpointError, is_the_same)
 
+
+@pytest.mark.slow
 @mutation
 @given(data=st.data())
-def test_a_changed_pickle_under_a_right_sum_is_a_model_or_named(model, tmp_path, data):
+def test_a_changed_pickle_under_a_right_sum_is_a_model_or_named(model, tmp_path, complaint, data):
     """Whoever changes a file on purpose writes its sums anew."""
     path = tmp_path / "model-1.pt"
     rewritten(model, path, zipfile.ZIP_STORED, lambda name, content:
@@ -396,14 +417,88 @@ def test_a_changed_pickle_under_a_right_sum_is_a_model_or_named(model, tmp_path,
     assert told is None or "\n" not in told
 
 
+@pytest.mark.slow
 @mutation
 @given(data=st.data())
-def test_changed_progress_is_none(tmp_path, data):
+def test_changed_progress_is_none(tmp_path, complaint, data):
     path = tmp_path / ".progress-1.pt"
     tensorfile.save(path, {"format": "clipmsa-progress", "key": "k", "x": torch.arange(9)})
     path.write_bytes(mutated(path.read_bytes(), data))
-    kept = load_progress(path, "k")
-    assert kept is None or torch.equal(kept["x"], torch.arange(9))
+
+    def is_the_same_or_none() -> None:
+        kept = load_progress(path, "k")
+        assert kept is None or torch.equal(kept["x"], torch.arange(9))
+
+    complaint(CheckpointError, is_the_same_or_none)
+
+
+def halves(state: dict) -> dict:
+    return {key: value.half() for key, value in state.items()}
+
+
+CRAFTED: dict[str, Callable[[dict], Any]] = {
+    "no weights": lambda kept: kept.pop("model"),
+    "a key too many": put("more", 1),
+    "weights of another shape": lambda kept: kept["model"].update(
+        {key: torch.zeros(3) for key in list(kept["model"])[:1]}
+    ),
+    "weights of another type": lambda kept: kept.update(average=halves(kept["average"])),
+    "weights that are no numbers": lambda kept: [
+        weights.fill_(math.nan) for weights in kept["best_state"].values()
+        if weights.is_floating_point()
+    ],
+    "steps as text": put("steps", "x"),
+    "steps below 0": put("steps", -1),
+    "another learning rate": put("optimisers", 0, "param_groups", 0, "lr", 1e9),
+    "no groups": put("optimisers", 0, "param_groups", []),
+    "averages of another shape": put("optimisers", 0, "state", 0, "exp_avg", torch.zeros(1)),
+    "squares below 0": lambda kept: kept["optimisers"][0]["state"][0]["exp_avg_sq"].fill_(-1),
+    "averages that are none": put("optimisers", 0, "state", 0, "x"),
+    "averages of no weights": put("optimisers", 0, "state", 10**6, {}),
+    "a best epoch to come": put("best_epoch", 3),
+    "a history of something else": put("history", [{"a": 1}]),
+    "a history of another seed": put("history", 0, "seed", 8),
+    "a history with a gap": put("history", 1, "epoch", 5),
+    "a history without numbers": put("history", 0, "valid_mae", math.nan),
+    "more epochs than there can be": lambda kept: kept.update(
+        history=[{**kept["history"][0], "epoch": n} for n in range(1, 10)]
+    ),
+    "an order of zeros": lambda kept: kept["order"].zero_(),
+    "an order of another size": put("order", torch.zeros(3, dtype=torch.uint8)),
+    "a generator of floats": put("random", torch.zeros(5056)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def interrupted(hostile_run, tmp_path_factory) -> tuple[FeatureData, RunConfig, Path]:
+    """A training of four epochs, and what it kept when it was stopped after two."""
+    settings = ["d=16", "heads=4", "d_ff=16", "transformer_ff=16", "epochs=4"]
+    config = configured(RunConfig(), settings=settings)
+    store = FeatureStore(hostile_run / "store.h5")
+    data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
+    path = tmp_path_factory.mktemp("interrupted") / ".progress-7.pt"
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_PROGRESS_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            train_seed(data, config, 7, stop, path)
+    return data, config, path
+
+
+@pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
+def test_progress_that_is_not_of_the_training_is_refused(interrupted, tmp_path, change):
+    data, config, path = interrupted
+    content = tensorfile.load(path)
+    change(content)
+    tensorfile.save(tmp_path / ".progress-7.pt", content)
+    with pytest.raises(CheckpointError, match=r"\.progress-7\.pt: not what a training") as caught:
+        train_seed(data, config, 7, progress=tmp_path / ".progress-7.pt")
+    assert "delete it" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_pickle_alone_is_no_model(tmp_path):
