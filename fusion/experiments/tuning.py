@@ -159,7 +159,7 @@ def tune(
         side_by_side = max(1, workers // len(seeds))
         while (left := trials - done()) > 0:
             asked = [study.ask(space) for _ in range(min(left, side_by_side))]
-            jobs = {}
+            jobs: dict[int, list[Job]] = {}
             for trial in asked:
                 drawn = with_values(config, trial.params, f"trial {trial.number}")
                 jobs[trial.number] = _jobs(trial.number, data, drawn, seeds, out, str(device))
@@ -281,9 +281,10 @@ def _distributions(
     for key, space in search.items():
         if "choices" in space:
             found[key] = CategoricalDistribution(space["choices"])
-            continue
-        of_numbers = IntDistribution if _whole(config, key) else FloatDistribution
-        found[key] = of_numbers(space["low"], space["high"], log=space.get("log", False))
+        elif _whole(config, key):
+            found[key] = IntDistribution(space["low"], space["high"], space.get("log", False))
+        else:
+            found[key] = FloatDistribution(space["low"], space["high"], space.get("log", False))
     return found
 
 
