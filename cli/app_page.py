@@ -6,22 +6,18 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio
-from matplotlib.figure import Figure
+from plotly.graph_objects import Figure
 
 from clipmsa.cache.errors import ClipmsaError, MediaError, SubtitleError
 from clipmsa.extract.transcripts.cut import Script
 from clipmsa.extract.transcripts.subtitles import SUFFIXES, read_subtitles
-from clipmsa.extract.transcripts.transcriber import find_transcriber
-from clipmsa.extract.weights.find import WeightsMode
-from clipmsa.scoring import Row, Timeline
-
-from .console import note
-
-if TYPE_CHECKING:
-    import torch
+from clipmsa.fusion.analysis.scored import ScoredUtterance
+from clipmsa.fusion.report.charts_timeline import timeline
+from clipmsa.scoring import Scorer
+from clipmsa.terminal import note
 
 _COLUMNS = {  # and how wide they are
     **{"from": 70, "to": 70, "text": 340, "score": 75, "±": 65, "in words": 150},
@@ -29,7 +25,7 @@ _COLUMNS = {  # and how wide they are
 }
 
 
-def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gradio.Blocks:
+def build(scorer: Scorer) -> gradio.Blocks:
     """The page, a Gradio Blocks: one form, one timeline, one table; its API is `/score`."""
 
     def score(
@@ -40,10 +36,9 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
         try:
             read = None if subtitles is None else read_subtitles(Path(subtitles))
             given = text.strip() or None if read is None else None
-            heard = find_transcriber(weights, device) if transcribe and not given else None
-            script = Script(given, read, None if read else heard)
-            rows: list[Row] = []
-            for row in timeline.rows([Path(video)], script):
+            heard = transcribe and not given and read is None
+            rows: list[ScoredUtterance] = []
+            for row in scorer.stream(Path(video), Script(given, read), transcribe=heard):
                 rows.append(row)
                 yield draw(rows), [cells(row) for row in rows], notes(rows)
         except ClipmsaError as error:
@@ -54,7 +49,7 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
 
     page: gradio.Blocks = gradio.Blocks(title="clipmsa", fill_width=True, delete_cache=(3600, 3600))
     with page:
-        name = timeline.models.path.resolve().name
+        name = scorer.models.path.resolve().name
         gradio.Markdown(f"## Sentiment of a video\nModel: {in_markdown(name)}")
         with gradio.Row():
             with gradio.Column(scale=2):
@@ -81,31 +76,13 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
     return page
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Scores over time: a bar an utterance, as long as it lasts, with the spread over the seeds."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        if row.score is not None:
-            end = row.start + 1 if row.end is None else row.end
-            colour = "#2f7d4f" if row.score >= 0 else "#b3423a"
-            axes.bar(
-                row.start,
-                row.score,
-                end - row.start,
-                align="edge",
-                color=colour,
-                yerr=row.spread,
-                ecolor="#555555",
-                capsize=3,
-            )
-    axes.axhline(0, color="#555555", linewidth=0.8)
-    reach = max([3.0, *(abs(row.score) + (row.spread or 0) for row in rows if row.score)])
-    axes.set(xlabel="seconds", ylabel="score", ylim=(-reach, reach))
-    return figure
+def draw(rows: Sequence[ScoredUtterance]) -> Figure:
+    """The report's timeline of the rows; the chart of none where there is no score."""
+    chart = timeline([row for row in rows if row.score is not None])
+    return chart.figure.update_layout(height=chart.height)
 
 
-def cells(row: Row) -> list[Any]:
+def cells(row: ScoredUtterance) -> list[Any]:
     """A row of the table, under `_COLUMNS`."""
     if row.error is not None:
         return [row.start, row.end, _without_folders(row.error, row.file), *[None] * 7]
@@ -122,7 +99,7 @@ def cells(row: Row) -> list[Any]:
     ]
 
 
-def notes(rows: Sequence[Row]) -> str:
+def notes(rows: Sequence[ScoredUtterance]) -> str:
     """What to know of the table, in Markdown."""
     said = []
     if wordless := sum("text" in row.missing for row in rows):

@@ -9,8 +9,6 @@ import sys
 import traceback
 from pathlib import Path
 
-from clipmsa import environment  # noqa: F401  for its effect
-
 from . import interrupts
 
 _INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -47,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         interrupts.unwind(kept)
     log, notes = logging.getLogger("clipmsa"), LogNotes()
     log.addHandler(notes)
+    level = log.level
+    log.setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = 1 if interrupts.came() else _tell(error, "--debug" in given)
     finally:
         log.removeHandler(notes)
+        log.setLevel(level)
     if interrupts.came():
         interrupts.tell(kept)
         return interrupts.STATUS
@@ -69,7 +70,7 @@ def _status(code: object) -> int:
     """The exit status of a SystemExit, which some libraries raise with a sentence."""
     if code is None or isinstance(code, int):
         return code or 0
-    from .console import note
+    from clipmsa.terminal import note
 
     note("[bold red]error:[/] {}", code)
     return 1
@@ -78,8 +79,7 @@ def _status(code: object) -> int:
 def _tell(error: Exception, debug: bool) -> int:
     """Say what went wrong; gives the exit status."""
     from clipmsa.cache.errors import ClipmsaError
-
-    from .console import note
+    from clipmsa.terminal import note
 
     if debug:
         traceback.print_exception(error)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import note, progress
 from clipmsa.devices import pick_device
+from clipmsa.progress import progress
+from clipmsa.terminal import note
 
 if TYPE_CHECKING:
     from clipmsa.extract.datasets.clips import Clip

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import note, out, styled, tell_oddities, tell_splits, warn_untrained
+from clipmsa.cli.console import tell_oddities, tell_splits, warn_untrained
+from clipmsa.terminal import note, out, styled
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore

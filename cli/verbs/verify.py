@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import note, out, progress
 from clipmsa.devices import pick_device
+from clipmsa.progress import progress
+from clipmsa.terminal import note, out
 
 if TYPE_CHECKING:
     from clipmsa.cache.verify import Verdict

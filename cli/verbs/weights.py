@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipmsa.cli.console import note, out, progress, styled
+from clipmsa.progress import progress
+from clipmsa.terminal import note, out, styled
 
 if TYPE_CHECKING:
     from clipmsa.extract.profiles.profile import Profile

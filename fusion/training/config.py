@@ -103,11 +103,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def configured(
     config: RunConfig,
     path: Path | None = None,
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | Mapping[str, Any] = (),
     *,
     written: bool = True,
 ) -> RunConfig:
-    """`config` with a TOML file's [model] and [training], then `key=value` settings, put in.
+    """`config` with a TOML file's [model] and [training], then settings, put in.
+
+    Settings are values by name, or texts `key=value`.
 
     `written`: the file is the user's own, and not one that a run folder has.
 
@@ -131,6 +133,8 @@ def configured(
         except ValidationError as error:
             raise ConfigError(f"{path}: {one_line(error)}") from None
     values: dict[str, Any] = {}
+    if isinstance(settings, Mapping):
+        return with_values(config, settings, "`settings`")
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

@@ -219,7 +219,7 @@ def test_the_whole_way_with_real_encoders(cli, clips, tmp_path):
     """Real clips, all six encoders at toy size, training, metrics; then once more for nothing."""
     status, _, err = cli(f"extract --dataset d --root {clips} --profile tiny --limit 11")
     assert status == 0
-    assert "--weights random: the encoders are untrained" in err
+    assert "encoders with random weights are untrained" in err
     status, _, err = cli(f"extract --dataset d --root {clips} --profile tiny")
     assert status == 0
     assert "1 clips encoded" in err

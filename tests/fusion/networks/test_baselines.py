@@ -409,7 +409,7 @@ def test_a_run_is_a_run_like_any_other(store, tmp_path, name):
     assert checkpoints[0].config == config
     assert not run(store, config, out, [1, 2]).fresh
     again = evaluate(checkpoints, store, "test")
-    assert again.metrics()["mae"]["mean"] == pytest.approx(
+    assert again.summary()["mae"]["mean"] == pytest.approx(
         result.metrics["test"]["mae"]["mean"], abs=1e-6
     )
     models, data = [c.model() for c in checkpoints], data_of(store, config)
