@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(f"--device {name}: not on this machine ({reason})") from None
+        raise DeviceError(f"`device={name!r}`: not on this machine ({reason})") from None
     return device
 
 

@@ -83,7 +83,7 @@ class Registry:
         elif not any(f"{module}.".startswith(f"{known}.") for known in _trusted):
             raise PluginError(
                 f"the {self.kind} '{name}' is code from outside clipmsa, which a file names; if "
-                f"you know what '{module}' does, trust it: --trust {module}"
+                f"you know what '{module}' does, trust it: `trust={module!r}`"
             )
         folder = str(Path.cwd())
         if sys.path[:1] != [folder]:  # it stays: what is imported may import more of it later

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from clipmsa.cache.spec import is_drawn
 from clipmsa.terminal import note, out
 
+from .flags import as_flags
+
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
     from clipmsa.extract.datasets.clips import Manifest
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 class LogNotes(logging.Handler):
     """What the package logs, as notes; the same one once a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str) -> None:
         super().__init__(logging.INFO)
+        self._verb = verb
         self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = as_flags(record.getMessage(), self._verb)
         if message not in self._told:
             self._told.add(message)
             if record.levelno > logging.INFO:

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     kept = _KEPT.get(verb, _NOTHING_HALF)
     if arguments is None and verb != "inspect":  # which only reads, and HDF5 may not come back
         interrupts.unwind(kept)
-    log, notes = logging.getLogger("clipmsa"), LogNotes()
+    log, notes = logging.getLogger("clipmsa"), LogNotes(verb)
     log.addHandler(notes)
     level = log.level
     log.setLevel(logging.INFO)
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as exit_:
         status = _status(exit_.code)
     except Exception as error:  # or the user would see a traceback
-        status = 1 if interrupts.came() else _tell(error, "--debug" in given)
+        status = 1 if interrupts.came() else _tell(error, verb, "--debug" in given)
     finally:
         log.removeHandler(notes)
         log.setLevel(level)
@@ -76,15 +76,17 @@ def _status(code: object) -> int:
     return 1
 
 
-def _tell(error: Exception, debug: bool) -> int:
+def _tell(error: Exception, verb: str, debug: bool) -> int:
     """Say what went wrong; gives the exit status."""
     from clipmsa.cache.errors import ClipmsaError
     from clipmsa.terminal import note
 
+    from .flags import as_flags
+
     if debug:
         traceback.print_exception(error)
     if isinstance(error, ClipmsaError):
-        note("[bold red]error:[/] {}", error)
+        note("[bold red]error:[/] {}", as_flags(str(error), verb))
     elif _no_memory(error):
         note(
             "[bold red]error:[/] out of memory ({}); ask for less at a time, as with a smaller "

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 
 from clipmsa.cache.spec import MODALITIES
 from clipmsa.cli.console import warn_untrained
+from clipmsa.cli.flags import as_flags
 from clipmsa.cli.options import (
     Checkpoints,
     Device,
@@ -81,7 +82,7 @@ def predict(
     failed = wordless = 0
     with writer(model) as write, _progress(live=writer is _rich_table) as advance:
         for row in scorer.stream(files, script, transcribe=transcribe, on_progress=advance):
-            write(row)
+            write(row if row.error is None else replace(row, error=as_flags(row.error, "predict")))
             failed += row.error is not None
             wordless += "text" in row.missing
     if wordless:

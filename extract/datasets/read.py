@@ -42,8 +42,8 @@ def read_dataset(name: str, root: Path | None = None, fold_file: Path | None = N
         root = path if path.is_dir() else Path("data") / name
     if not root.is_dir():
         raise TableError(
-            f"{root}: no such folder; --dataset {name} looks for label.csv and Raw/ there: "
-            f"put the dataset there, or say --root DIR where it is"
+            f"{root}: no such folder; `dataset={name!r}` looks for label.csv and Raw/ there: "
+            f"put the dataset there, or say with `root` where it is"
         )
     named = path if path.name.strip(".") else path.resolve()  # "." is the folder we are in
     if (root / mmsa_layout.TABLE).is_file():
@@ -59,8 +59,8 @@ def read_dataset(name: str, root: Path | None = None, fold_file: Path | None = N
         )
     if named.name in ("mosi", "mosei") and named.name != found:
         raise TableError(
-            f"{root}: is CMU-{found.upper()}, and --dataset {named.name} was asked for; "
-            f"say --dataset {found}, or another --root"
+            f"{root}: is CMU-{found.upper()}, and `dataset={named.name!r}` was asked for; "
+            f"say `dataset={found!r}`, or another `root`"
         )
     manifest = cmu.read_mosi(root) if found == "mosi" else cmu.read_mosei(root)
     return replace(folds.split(manifest, fold_file), dataset=named.name)

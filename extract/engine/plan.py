@@ -138,5 +138,5 @@ def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
         plans[recipe.name] = StreamPlan(recipe, found[source], settings)
     if missing:
         more = f" (and {len(missing) - 1} more streams lack theirs)" if len(missing) > 1 else ""
-        raise WeightsError(f"{missing[0]} (or --weights random to try without){more}")
+        raise WeightsError(f"{missing[0]} (or `weights='random'` to try without){more}")
     return plans

@@ -133,7 +133,7 @@ class _RayWorkers:
             raise ClipmsaError(
                 f"the Ray cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} "
                 f"GPUs, a worker asks for {cluster.cpus:g} and {cluster.gpus:g}; "
-                f"ask for less with --ray-cpus and --ray-gpus"
+                f"ask for less with `ray_cpus` and `ray_gpus`"
             )
         return count
 

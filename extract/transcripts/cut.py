@@ -114,7 +114,7 @@ def sidecar(video: Path) -> Path | None:
     english = [name for known in _ENGLISH for name in by_language.get(known, ())]
     if not exact and not english and len(by_language) > 1:
         several = ", ".join(min(named) for named in by_language.values())
-        raise SubtitleError(f"{video}: beside it are {several}; give one with --subtitles")
+        raise SubtitleError(f"{video}: beside it are {several}; give one with `subtitles`")
     others = [name for named in by_language.values() for name in named]
     for named in (exact, english, others):
         if named:

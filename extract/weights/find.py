@@ -70,7 +70,7 @@ def weights_mode(text: str) -> WeightsMode:
     folder = Path(text)
     if not folder.is_dir():
         raise WeightsError(
-            f"--weights {text}: no such folder; give pretrained, random, or a folder of checkpoints"
+            f"`weights={text!r}`: no such folder; give pretrained, random, or a folder of them"
         )
     return folder
 
@@ -114,7 +114,7 @@ def find_checkpoint(
     else:
         raise ProfileError(
             f"stream '{stream}': the profile names no source of pretrained weights; "
-            f"it is made for --weights random"
+            f"it is made for `weights='random'`"
         )
     folder = shlex.quote(str(root or "weights"))
     command = fetched_with and f"`clipmsa weights fetch {fetched_with} --dir {folder}`"
@@ -122,9 +122,9 @@ def find_checkpoint(
         why = f" ({place.reason})" if place.reason else ""
         remedy = "put them there"
         if command and "path" not in source:
-            remedy = f"get them with {command} and pass --weights {folder}"
+            remedy = f"get them with {command} and pass `weights={folder!r}`"
         elif not command:
-            remedy += ", or name a folder that has them with --weights"
+            remedy += ", or name a folder that has them with `weights`"
         raise WeightsError(
             f"weights of '{stream}' not found at {place.missing}; source "
             f"{source_name(source)}{why}; {remedy}"

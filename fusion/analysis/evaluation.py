@@ -84,7 +84,7 @@ class Evaluation(Framed):
             ConfigError: no such grouping, or the store does not say what it needs.
         """
         if by not in _GROUPS:
-            raise ConfigError(f"--by {by}: must be one of {', '.join(_GROUPS)}")
+            raise ConfigError(f"`by={by!r}`: must be one of {', '.join(_GROUPS)}")
         return _GROUPS[by](self.store, self.rows)
 
     def metrics_by(self, by: str) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def evaluate(
     """
     for modality in without:
         if modality not in MODALITIES:
-            raise ConfigError(f"--without {modality}: must be one of {', '.join(MODALITIES)}")
+            raise ConfigError(f"`without={modality!r}`: must be one of {', '.join(MODALITIES)}")
     rows = store.rows_of_split(split)
     if len(rows) == 0:
         raise ConfigError(f"{store.path}: no utterance is of split '{split}'")
@@ -193,7 +193,9 @@ def _by_speaker(store: FeatureStore, rows: NDArray[np.int64]) -> dict[str, Mask]
 def _by_length(store: FeatureStore, rows: NDArray[np.int64]) -> dict[str, Mask]:
     seconds = store.durations[rows]
     if np.isnan(seconds).all():
-        raise ConfigError(f"{store.path}: /utterances/duration is unknown, so --by length is, too")
+        raise ConfigError(
+            f"{store.path}: /utterances/duration is unknown, so `by='length'` is, too"
+        )
     low, high = np.nanquantile(seconds, [1 / 3, 2 / 3])
     return {
         f"up to {low:.1f} s": seconds <= low,

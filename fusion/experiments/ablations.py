@@ -36,7 +36,7 @@ def choose_variants(text: str) -> list[Variant]:
     chosen = [find_variant(name) for name in text.split(",")]
     names = [variant.name for variant in chosen]
     if len(set(names)) < len(names):
-        raise ConfigError(f"--variants {text}: a variant is named twice")
+        raise ConfigError(f"`variants={text!r}`: a variant is named twice")
     return chosen
 
 

@@ -102,7 +102,7 @@ class Job:
         if not (same and whole):
             raise TrainingError(
                 f"{self.path}: of other settings or data than this run; did another one write "
-                f"there? Run the same command again, or use another --out"
+                f"there? Run the same command again, or use another `out`"
             )
         return found
 
@@ -139,7 +139,7 @@ def run_jobs(
         TrainingError: of a job; those that were finished are kept.
     """
     if engine not in ENGINES:
-        raise ConfigError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
+        raise ConfigError(f"`engine={engine!r}`: must be one of {', '.join(ENGINES)}")
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
     if engine == "ray":

@@ -125,8 +125,8 @@ def run_many(
         for out, told in replaced.items():
             if not overwrite:
                 raise RunError(
-                    f"{out}: holds another run ({told}); choose another --out, or replace it with "
-                    f"--overwrite"
+                    f"{out}: holds another run ({told}); choose another `out`, or replace it with "
+                    f"`overwrite=True`"
                 )
             on_note(f"{out} held another run ({told}); this one replaces it")
             RunFolder(out).clear()

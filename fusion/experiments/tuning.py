@@ -199,7 +199,7 @@ def _study(out: Path) -> Iterator[optuna.Study]:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RunError(
             f"{path}: the trials cannot be read or written ({reason}); if the disk is full, make "
-            f"room and run the same command again, else use another --out"
+            f"room and run the same command again, else use another `out`"
         ) from None
 
 
@@ -219,7 +219,7 @@ def _refuse_another(study: optuna.Study, what: dict[str, Any], out: Path) -> Non
     elif before != what:
         changed = ", ".join(key for key in what if before.get(key) != what[key])
         raise ConfigError(
-            f"{out}: holds trials of another search (it differs in {changed}); use another --out"
+            f"{out}: holds trials of another search (it differs in {changed}); use another `out`"
         )
 
 

@@ -237,7 +237,9 @@ def test_features_made_in_another_way_are_not_mixed(media, tmp_path):
     out = tmp_path / "s.h5"
     extract(manifest(media), out, settings())
     before = out.read_bytes()
-    with pytest.raises(FingerprintError, match=r"'frames' .*media.fps: 5.0 -> 2.5.*--overwrite"):
+    with pytest.raises(
+        FingerprintError, match=r"'frames' .*media.fps: 5.0 -> 2.5.*`overwrite=True`"
+    ):
         extract(manifest(media), out, settings(fps=2.5))
     with pytest.raises(FingerprintError, match=r"'words' .*options.scale: 1.0 -> 2.0"):
         extract(manifest(media), out, settings(scale=2.0))
