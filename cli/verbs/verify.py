@@ -118,32 +118,22 @@ def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str
     """Give how many texts are not what is heard."""
     from rich.table import Table
 
-    from clipmsa.cache.errors import MediaError
-    from clipmsa.extract import media
     from clipmsa.extract.datasets.read import read_dataset
-    from clipmsa.extract.transcripts.mismatch import unheard
+    from clipmsa.extract.transcripts.mismatch import listened, unheard
     from clipmsa.extract.transcripts.transcriber import find_transcriber
     from clipmsa.extract.weights.find import weights_mode
 
     listener = find_transcriber(weights_mode(transcriber), pick_device(device))
-    clips = {clip.utterance.id: clip for clip in read_dataset(str(path), None, folds).clips}
-    surprises: dict[str, float] = {}
+    clips = read_dataset(str(path), None, folds).clips
     with progress("listen", "clips") as advance:
-        for done, (id_, clip) in enumerate(clips.items(), 1):
-            try:
-                sound = media.read_waveform(clip.path, clip.start, clip.end)
-            except MediaError:  # which the verdict has told, or extract will
-                sound = None
-            if sound is not None:
-                surprises[id_] = listener.surprise(*sound, clip.utterance.text)
-            advance(done, len(clips))
+        surprises = listened(clips, listener, advance)
+    texts = {clip.utterance.id: clip.utterance.text for clip in clips}
     odd = unheard(surprises)
     if not odd:
         note("listen: every text sounds like its clip, or there are too few clips to tell")
         return 0
     table = Table("text and sound disagree", "nats a letter", "text")
     for id_ in odd:
-        text = clips[id_].utterance.text
-        table.add_row(id_, f"{surprises[id_]:.2f}", text[:60])
+        table.add_row(id_, f"{surprises[id_]:.2f}", texts[id_][:60])
     out.print(table)
     return len(odd)

@@ -6,8 +6,6 @@ import inspect
 import json
 import logging
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,14 +53,6 @@ def way(tmp_path_factory) -> Way:
         store, folder / "run", settings=SMALL, seeds=[1], device="cpu", progress=False
     )
     return Way(folder / "clips", store, run)
-
-
-@pytest.mark.slow
-def test_importing_clipmsa_loads_neither_torch_nor_what_is_not_used_yet():
-    code = "import clipmsa, sys; print(*sys.modules)"
-    command = [sys.executable, "-c", code]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "pandas", "numpy", "h5py", "rich"} & set(loaded)
 
 
 def test_every_public_name_is_there_and_says_what_it_is():
