@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,17 +36,24 @@ class Run(Framed):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
+        from clipmsa.fusion.training.folder import RunFolder
+
         self.path = Path(path)
         self.fresh = fresh
-        file = self.path / "metrics.json"
+        self._files = RunFolder(self.path)
         try:
-            self.results: Mapping[str, Any] = json.loads(_text(file))
+            self.results: Mapping[str, Any] = json.loads(_text(self._files.metrics))
             self.variant = str(self.results["variant"])
             self.seeds = [int(seed) for seed in self.results["seeds"]]
             self.untrained = [str(name) for name in self.results["features"].get("untrained", [])]
-            self.mae = float(self.results["test"]["mae"]["mean"])
+            mae = self.results["test"].get("mae", {}).get("mean")
+            self.mae = math.nan if mae is None else float(mae)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{file}: not the metrics of a run ({one_line(error)})") from None
+            raise self._no_metrics(error) from None
+
+    def _no_metrics(self, error: Exception) -> RunError:
+        file = self._files.metrics
+        return RunError(f"{file}: not the metrics of a run ({one_line(error)})")
 
     def __repr__(self) -> str:
         seeds = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
@@ -60,16 +68,16 @@ class Run(Framed):
         """On the test split, a row a metric: mean and deviation over seeds, 95 % interval, each
         seed's, and what the best constant and ridge on the same features get.
         """
+        from clipmsa.fusion.experiments.reference import REFERENCES
         from clipmsa.fusion.metrics.bootstrap import summary_frame
 
         try:
             frame = summary_frame(self.results["test"], self.seeds)
-            for name in ("constant", "ridge"):
+            for name in REFERENCES:
                 if name in self.results:
                     frame[name] = [self.results[name].get(metric) for metric in frame.index]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            file = self.path / "metrics.json"
-            raise RunError(f"{file}: not the metrics of a run ({one_line(error)})") from None
+            raise self._no_metrics(error) from None
         return frame
 
     def to_frame(self) -> pd.DataFrame:
@@ -79,17 +87,17 @@ class Run(Framed):
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row an epoch of each seed, as training went."""
-        return _table(self.path / "history.csv")
+        return _table(self._files.history)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """A row an utterance of the splits valid and test: label, mean score, each seed's."""
-        return _table(self.path / "predictions.csv", ids=True)
+        return _table(self._files.predictions, ids=True)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """Its config.toml: the tables model and training."""
-        file = self.path / "config.toml"
+        file = self._files.config
         try:
             return tomllib.loads(_text(file))
         except (ValueError, RecursionError) as error:

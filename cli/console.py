@@ -100,11 +100,12 @@ def print_metrics(run: Run) -> None:
     """Test metrics: over seeds, with interval, of the references, of each seed; and a verdict."""
     from rich.table import Table
 
+    from clipmsa.fusion.experiments.reference import REFERENCES
     from clipmsa.fusion.metrics.regression import METRICS
 
     table = Table(title=f"test, variant '{run.variant}', {len(run.seeds)} seeds")
     table.add_column("metric")
-    references = run.metrics.columns.intersection(["constant", "ridge"]).tolist()
+    references = [name for name in REFERENCES if name in run.metrics]
     for heading in ("mean ± std", "95 % interval", *references, *map(str, run.seeds)):
         table.add_column(heading, justify="right", no_wrap=True)
     for key, row in run.metrics.iterrows():

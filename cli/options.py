@@ -16,6 +16,16 @@ Folds = Annotated[
     Path | None,
     typer.Option(help="JSON lists of videos: train, valid, test.", show_default="the dataset's"),
 ]
+# As the shipped profiles and networks are called; a test holds these texts to it, since asking them
+# would load torch.
+Profile = Annotated[str, typer.Option(help="audioclip, paper, tiny, or a TOML file.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of a variant: tfn, lmf, mult, misa, or your own as package.module:Class.",
+        metavar="NAME",
+    ),
+]
 Seeds = Annotated[str, typer.Option(help="One training each, separated by commas.")]
 SEEDS = "1111,1112,1113"
 Config = Annotated[Path | None, typer.Option(help="A TOML file with tables model and training.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipmsa.cli.console import tell_oddities, tell_splits, warn_untrained
-from clipmsa.cli.options import Device, Folds, Trust
+from clipmsa.cli.options import Device, Folds, Profile, Trust
 from clipmsa.terminal import note
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def extract(
         Path | None, typer.Option(help="The store to write.", show_default="cache/NAME.h5")
     ] = None,
     folds: Folds = None,
-    profile: Annotated[str, typer.Option(help="paper, tiny, or a TOML file.")] = "paper",
+    profile: Profile = "paper",
     weights: Annotated[
         str | None,
         typer.Option(help="pretrained, random, or a folder.", show_default="the profile's"),

@@ -13,6 +13,7 @@ from clipmsa.cli.options import (
     Config,
     Device,
     Features,
+    Model,
     Replace,
     Seeds,
     Settings,
@@ -34,12 +35,7 @@ def train(
             help="A row of Table 2 by name, FILE.toml or FILE.toml:NAME.", show_default="full"
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of a variant, a baseline: tfn, lmf, mult, misa.", metavar="NAME"
-        ),
-    ] = None,
+    model: Model = None,
     seeds: Seeds = SEEDS,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cli.flags import as_flags
@@ -41,6 +42,18 @@ def test_one_error_speaks_python_in_python_and_flags_on_the_command_line(plant, 
     arguments = ["--features", str(tmp_path / "s.h5"), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments, "--without", "smell"]) == 1
     assert capsys.readouterr().err.startswith("error: --without smell: must be one of text")
+
+
+def test_help_names_what_ships():
+    from clipmsa.cli.verbs import command
+    from clipmsa.extract.profiles.profile import shipped_profiles
+    from clipmsa.fusion.networks.registry import NETWORKS
+
+    verbs = typer.main.get_command(command).commands  # type: ignore[attr-defined]
+    helps = {(v, p.name): getattr(p, "help", "") for v in verbs for p in verbs[v].params}
+    for verb in ("extract", "weights"):
+        assert all(name in helps[verb, "profile"] for name in shipped_profiles())
+    assert all(name in helps["train", "model"] for name in set(NETWORKS.shipped) - {"clip-msa"})
 
 
 def test_no_message_of_the_library_names_a_flag():
