@@ -19,7 +19,7 @@ from clipmsa.cache.plugins import trust as trust_modules
 
 from . import progress as bars
 from .arguments import Named, Words, log, opened, path_of, words
-from .devices import default_workers, pick_device
+from .devices import pick_device, resources
 from .results import Run, Runs
 
 if TYPE_CHECKING:
@@ -266,9 +266,8 @@ def train(
             chosen,
             folder,
             seeds,
-            pick_device(device),
-            on_epoch,
-            workers=workers or default_workers(device),
+            resources(device, workers=workers),
+            on_epoch=on_epoch,
             overwrite=overwrite,
             on_note=log.warning,
         )
@@ -289,6 +288,7 @@ def ablate(
     engine: str = "local",
     workers: int | None = None,
     overwrite: bool = False,
+    paper: str | None = None,
     trust: Words = (),
     progress: bool = True,
 ) -> Runs:
@@ -301,6 +301,7 @@ def ablate(
             names and TOML files.
         config, settings: of the training, for all; those of the model for CLIP-MSA alone.
         engine: `local`, or `ray`: a cluster, on CPUs unless `device` says cuda.
+        paper: mosi or mosei: also write paper.md and paper.csv, the paper's figures beside these.
 
     The other arguments are those of `train`; `run_many` says what can go wrong.
     """
@@ -311,9 +312,7 @@ def ablate(
 
     trust_modules(words(trust))
     names = ",".join(words(variants))
-    # What this machine has says nothing about a cluster's: there, GPUs have to be asked for.
-    elsewhere = "cpu" if device == "auto" else device
-    on = elsewhere if engine == "ray" else pick_device(device)
+    using = resources(device, engine, workers)
     chosen = choose_variants(names)
     store = opened(features)
     kind = "table1" if names == "table1" else "ablate"
@@ -342,10 +341,9 @@ def ablate(
             seeds=seeds,
             config=path_of(config),
             settings=settings,
-            device=on,
-            engine=engine,
-            workers=workers or (1 if engine == "ray" else default_workers(device)),
+            resources=using,
             overwrite=overwrite,
+            paper=paper,
             on_variant=on_variant,
             on_epoch=on_epoch,
             on_note=log.warning,

@@ -42,6 +42,10 @@ def ablate(
     ] = "local",
     workers: Trainers = None,
     overwrite: Replace = False,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="mosi or mosei: also write the paper's figures beside these, paper.md."),
+    ] = None,
     trust: Trust = None,
 ) -> None:
     """Train many variants, by default the nine rows of the paper's Table 2, and print the table.
@@ -65,6 +69,7 @@ def ablate(
         engine=engine,
         workers=workers,
         overwrite=overwrite,
+        paper=paper,
         trust=trust or (),
     )
     stdout.print((runs.path / "table.md").read_text(encoding="utf-8"), highlight=False)

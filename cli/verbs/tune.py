@@ -9,7 +9,7 @@ import typer
 
 from clipmsa.cli.console import warn_untrained
 from clipmsa.cli.options import Config, Device, Features, Settings, Trainers, Trust, parse_seeds
-from clipmsa.devices import default_workers, pick_device
+from clipmsa.devices import resources
 from clipmsa.progress import progress
 from clipmsa.terminal import note
 
@@ -67,8 +67,7 @@ def tune(
             trials=trials,
             search=read_search(search or SEARCH, base),
             seeds=parse_seeds(seeds),
-            device=pick_device(device),
-            workers=workers or default_workers(device),
+            resources=resources(device, workers=workers),
             on_trial=on_trial,
         )
     warn_untrained(store.untrained_streams)

@@ -17,6 +17,7 @@ from clipmsa.fusion.training.config import RunConfig, configured
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 from clipmsa.fusion.training.outcome import Epoch
 
+from .jobs import ONE_CORE, Resources
 from .paper import beside, csv_beside, markdown_beside, published
 from .runs import Run, run_many
 from .tables import BASELINE, Differences, csv_comparison, csv_table, latex_table, markdown_table
@@ -48,9 +49,7 @@ def ablate(
     seeds: Sequence[int],
     config: Path | None = None,
     settings: Sequence[str] | Mapping[str, Any] = (),
-    device: torch.device | str = "cpu",
-    engine: str = "local",
-    workers: int = 1,
+    resources: Resources = ONE_CORE,
     overwrite: bool = False,
     paper: str | None = None,
     on_variant: Callable[[Variant, Run], None] = lambda variant, run: None,
@@ -80,9 +79,7 @@ def ablate(
             store,
             [(variant.applied(base), folder) for folder, variant in folders.items()],
             seeds,
-            device,
-            engine=engine,
-            workers=workers,
+            resources,
             overwrite=overwrite,
             on_epoch=lambda folder, epoch: on_epoch(folders[folder], epoch),
             on_run=on_run,
