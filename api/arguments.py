@@ -19,7 +19,7 @@ log = logging.getLogger("clipmsa")
 
 def opened(features: Named | FeatureStore) -> FeatureStore:
     """A store, which is told of in a line."""
-    store = features if isinstance(features, FeatureStore) else FeatureStore(features)
+    store = features if isinstance(features, FeatureStore) else FeatureStore(Path(features))
     log.info("%s: %d utterances (%s)", store.path, len(store), store.counts_by_split)
     return store
 

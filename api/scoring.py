@@ -109,7 +109,7 @@ class Scorer:
             WeightsError: the transcriber is not there.
         """
         named = [videos] if isinstance(videos, str | os.PathLike) else videos
-        files = find_videos(map(os.fspath, named))
+        files = find_videos(os.fspath(name) for name in named)
         return self._rows(files, self._heard_by(script or Script(), transcribe), on_progress)
 
     def _heard_by(self, script: Script, transcribe: bool) -> Script:

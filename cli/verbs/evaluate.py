@@ -70,7 +70,7 @@ def evaluate(
         typer.echo(json_text([dict(zip(keys, row, strict=True)) for row in rows]), nl=False)
     else:
         _print(rows, len(evaluation.seeds))
-    warn_untrained(evaluation.untrained)
+    warn_untrained(list(evaluation.untrained))
     warn_drawn(evaluation.store.splits_from)
 
 

@@ -116,7 +116,7 @@ def _json_lines(model: Path) -> Iterator[Write]:
 def _csv_table(model: Path) -> Iterator[Write]:
     """Every row as it comes, under a header; lists are separated by spaces."""
     from clipmsa.cache.csvtext import csv_line
-    from clipmsa.scoring import ScoredUtterance
+    from clipmsa.fusion.analysis.scored import ScoredUtterance
 
     def cells(row: ScoredUtterance) -> dict[str, object]:
         values = asdict(row)

@@ -238,5 +238,5 @@ def _from(home: Path, video: Path) -> str:
 
 
 def _row(clip: Clip, path: str, clip_id: int, split: str) -> TableRow:
-    times = ("", "") if clip.end is None else (round(clip.start, 3), round(clip.end, 3))
-    return TableRow(path, clip_id, *times, clip.utterance.text, "", split)
+    start, end = ("", "") if clip.end is None else (round(clip.start, 3), round(clip.end, 3))
+    return TableRow(path, clip_id, start, end, clip.utterance.text, "", split)

@@ -49,7 +49,8 @@ class Scores(list[ScoredUtterance], Framed):
 
     def __repr__(self) -> str:
         failed = sum(row.error is not None for row in self)
-        return f"Scores({len(self)} utterances{f', {failed} failed' if failed else ''})"
+        utterances = "1 utterance" if len(self) == 1 else f"{len(self)} utterances"
+        return f"Scores({utterances}{f', {failed} failed' if failed else ''})"
 
     def to_frame(self) -> pd.DataFrame:
         """A row an utterance; what each modality gave is `contribution_<modality>`."""

@@ -140,6 +140,43 @@ def test_ablations_are_a_table_of_runs(trained, tmp_path):
     assert repr(runs) == f"Runs({str(tmp_path)!r}: full, no-clip)"
 
 
+NETWORK = """
+import torch
+from clipmsa.fusion.networks import MeanBranch, Network, NetworkConfig
+
+class Mean(Network):
+    Config = NetworkConfig
+
+    def __init__(self, config, streams):
+        super().__init__()
+        self.means = torch.nn.ModuleDict({r: MeanBranch(s.dim) for r, s in streams.items()})
+        self.score = torch.nn.Linear(sum(s.dim for s in streams.values()), 1)
+
+    def forward(self, streams):
+        parts = [mean(streams[role]) for role, mean in self.means.items()]
+        return self.score(torch.cat(parts, dim=1))[:, 0]
+"""
+
+
+def test_a_network_of_ones_own_is_trained_by_import_path_and_evaluated_where_it_is_trusted(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clipmsa.cache.plugins._trusted", set())
+    (tmp_path / "mean_of_api_test.py").write_text(NETWORK)
+    store = trained[0] / "s.h5"
+    run = clipmsa.train(
+        store, "run", model="mean_of_api_test:Mean", settings={"epochs": 1}, seeds=[1],
+        device="cpu", progress=False,
+    )  # fmt: skip
+    assert run.variant == "Mean"
+    monkeypatch.setattr("clipmsa.cache.plugins._trusted", set())  # as in a new process
+    with pytest.raises(clipmsa.ClipmsaError, match="`trust='mean_of_api_test'`"):
+        clipmsa.evaluate(run, store, device="cpu")
+    found = clipmsa.evaluate(run, store, device="cpu", trust="mean_of_api_test")
+    assert found.metrics.loc["mae", "mean"] == pytest.approx(run.mae, abs=1e-5)
+
+
 def test_settings_are_checked_and_named(trained):
     folder, _ = trained
     for settings in ({"dd": 16}, {"d": "wide"}, {"network": "mult"}):
@@ -216,7 +253,7 @@ def test_the_whole_way_from_clips_to_scores_and_a_page(way, tmp_path):
     [one] = scores
     assert one.text == "it was great"
     assert scores.to_frame().loc[0, "contribution_text"] == one.contributions["text"]
-    assert repr(scores) == "Scores(1 utterances)"
+    assert repr(scores) == "Scores(1 utterance)"
     [again] = scorer.stream(video, clipmsa.Script("it was great"))
     assert again == one
     streamed = list(scorer.stream([way.clips / "Raw" / "demo01", video]))
