@@ -31,12 +31,12 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, files, writer
 from clipmsa.cli.main import main
-from clipmsa.cli.verbs.extract import _MOST_LANES
 from clipmsa.extract.datasets.demo import write_clip
 from clipmsa.extract.encoders import registry
 from clipmsa.extract.encoders.encoder import Encoder
 from clipmsa.extract.engine import feature_index, pipeline, plan
 from clipmsa.extract.profiles import profile
+from clipmsa.workflows import _MOST_LANES
 
 pytestmark = pytest.mark.slow
 
