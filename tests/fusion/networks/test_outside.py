@@ -57,7 +57,7 @@ def test_it_is_found_by_its_import_path_and_named_after_its_class(mine):
 def test_its_settings_are_set_by_name_and_their_types_checked(mine):
     config = configured(find_model(NAME).applied(RunConfig()), settings=["d=16", "epochs=2"])
     assert (config.model.d, config.training.epochs) == (16, 2)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"--set: d: must be a valid integer, got 'wide'"):
+    with pytest.raises(ConfigError, match=r"`settings`: d: must be a valid integer, got 'wide'"):
         configured(config, settings=["d=wide"])
     with pytest.raises(ConfigError, match=r"no setting 'width' of 'my_networks:GatedSum'.* d, "):
         configured(config, settings=["width=16"])
