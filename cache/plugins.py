@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -112,3 +113,10 @@ def _failed(kind: str, name: str, module: str, error: Exception) -> PluginError:
         f"{kind} '{name}': importing {module} failed with {said}; it is looked for in the current "
         f"folder and on Python's path (PYTHONPATH, or install its package)"
     )
+
+
+def told(error: Exception) -> str:
+    """What code from outside raised, and where, in a line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
