@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .errors import PluginError
 
@@ -38,6 +38,27 @@ def trust(modules: Iterable[str]) -> None:
 def trusted() -> tuple[str, ...]:
     """What is trusted, for a process that works for this one."""
     return tuple(sorted(_trusted))
+
+
+@dataclass(frozen=True)
+class Places:
+    """What is trusted and where modules are looked for, for a process elsewhere that works for us.
+
+    A process that `multiprocessing` starts looks where we do, and needs to be told the first alone.
+    """
+
+    modules: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Self:
+        """Those of this process."""
+        return cls(trusted(), (str(Path.cwd()), *sys.path))
+
+    def use(self) -> None:
+        """Trust and look there in this process, too."""
+        trust(self.modules)
+        sys.path.extend(folder for folder in self.folders if folder not in sys.path)
 
 
 def is_import_path(name: str) -> bool:

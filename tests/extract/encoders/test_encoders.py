@@ -957,7 +957,7 @@ def test_the_paper_s_architecture_is_the_published_checkpoint_s(
 def test_the_paper_s_clip_is_openai_s_rn50() -> None:
     name = PAPER["clip_text"].options["architecture"]
     assert name == PAPER["clip_image"].options["architecture"]
-    model = _clip("clip", None, name)
+    model = _clip(Setup("clip", None, CPU, "fp32"), name)
     state = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     # What OpenAI's RN50.pt holds (AudioCLIP's checkpoint has the same keys), of 102 million.
     assert sum(parameter.numel() for parameter in model.parameters()) == 102_007_137
