@@ -158,7 +158,7 @@ def tell_of(manifest: Manifest) -> None:
     A table that lists each clip with its split needs no words, unless they are odd.
     """
     tell_oddities(manifest)
-    if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
+    if not manifest.gaps and not manifest.drawn and not manifest.joined:
         return
     note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)
     tell_splits(manifest.splits)
