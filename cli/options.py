@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="How the dataset's folder is laid out: mmsa, cmu-mosi, cmu-mosei, or "
+        "package.module:Class.",
+        show_default="found by a look",
+    ),
+]
 
 
 def parse_seeds(text: str) -> list[int]:

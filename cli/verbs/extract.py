@@ -16,6 +16,7 @@ from clipmsa.cli.console import (
     tell_splits,
     warn_untrained,
 )
+from clipmsa.cli.options import Layout
 from clipmsa.devices import pick_device
 
 _MOST_LANES = 4  # each keeps a batch of clips in memory, and its activations
@@ -45,6 +46,7 @@ def extract(
             help="JSON lists of videos: train, valid, test.", show_default="the dataset's"
         ),
     ] = None,
+    layout: Layout = None,
     profile: Annotated[str, typer.Option(help="paper, tiny, or a TOML file.")] = "paper",
     weights: Annotated[
         str | None,
@@ -109,7 +111,7 @@ def extract(
 
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"'{engine}': must be local or ray", param_hint="--engine")
-    manifest = read_dataset(dataset, root, folds)
+    manifest = read_dataset(dataset, root, folds, layout)
     tell_of(manifest)
     if limit is not None:
         manifest = manifest.first(limit)
