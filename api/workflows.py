@@ -57,9 +57,7 @@ def read_dataset(
     """
     from clipmsa.extract.datasets.read import read_dataset as read
 
-    if layout is not None:
-        raise ConfigError("`layout` is not known yet")
-    return read(os.fspath(dataset), path_of(root), path_of(folds))
+    return read(os.fspath(dataset), path_of(root), path_of(folds), layout)
 
 
 def extract_features(

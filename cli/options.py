@@ -16,6 +16,14 @@ Folds = Annotated[
     Path | None,
     typer.Option(help="JSON lists of videos: train, valid, test.", show_default="the dataset's"),
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="How the dataset's folder is laid out: mmsa, cmu-mosi, cmu-mosei, or "
+        "package.module:Class.",
+        show_default="found by a look",
+    ),
+]
 # As the shipped profiles and networks are called; a test holds these texts to it, since asking them
 # would load torch.
 Profile = Annotated[str, typer.Option(help="audioclip, paper, tiny, or a TOML file.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipmsa.cli.console import tell_oddities, tell_splits, warn_untrained
-from clipmsa.cli.options import Device, Folds, Profile, Trust
+from clipmsa.cli.options import Device, Folds, Layout, Profile, Trust
 from clipmsa.terminal import note
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def extract(
         Path | None, typer.Option(help="The store to write.", show_default="cache/NAME.h5")
     ] = None,
     folds: Folds = None,
+    layout: Layout = None,
     profile: Profile = "paper",
     weights: Annotated[
         str | None,
@@ -92,7 +93,7 @@ def extract(
 
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"'{engine}': must be local or ray", param_hint="--engine")
-    manifest = read_dataset(dataset, root, folds)
+    manifest = read_dataset(dataset, root, folds, layout)
     tell_of(manifest)
     if limit is not None:
         manifest = manifest.first(limit)
@@ -142,7 +143,7 @@ def tell_of(manifest: Manifest) -> None:
     A table that lists each clip with its split needs no words, unless they are odd.
     """
     tell_oddities(manifest)
-    if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
+    if not manifest.gaps and not manifest.drawn and not manifest.joined:
         return
     note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)
     tell_splits(manifest.splits)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipmsa.cli.options import Layout
 from clipmsa.devices import pick_device
 from clipmsa.progress import progress
 from clipmsa.terminal import note, out
@@ -25,6 +26,7 @@ def verify(
     folds: Annotated[
         Path | None, typer.Option(help="Of a dataset: JSON lists of videos, as for extract.")
     ] = None,
+    layout: Layout = None,
     check_speech: Annotated[
         bool,
         typer.Option("--check-speech", help="List clips whose text does not fit their length."),
@@ -50,8 +52,8 @@ def verify(
     """
     from clipmsa.extract.datasets.tables import TABLE_SUFFIXES
 
-    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
-        verdict, clips = _dataset(path, folds)
+    if layout or path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+        verdict, clips = _dataset(path, folds, layout)
     elif listen:
         raise typer.BadParameter("a store holds no sound; give the dataset", param_hint="--listen")
     else:
@@ -66,7 +68,7 @@ def verify(
     if check_speech:
         odd += _print_paces(clips)
     if listen:
-        odd += _print_unheard(path, folds, listen, device)
+        odd += _print_unheard(path, folds, layout, listen, device)
     if verdict.faults:
         note("[bold red]{} faults[/] in {}", len(verdict.faults), path)
         raise typer.Exit(1)
@@ -86,11 +88,13 @@ def _store(path: Path) -> tuple[Verdict, list[tuple[str, str, float]]]:
         return verify_apart(path, advance)
 
 
-def _dataset(path: Path, folds: Path | None) -> tuple[Verdict, list[tuple[str, str, float]]]:
+def _dataset(
+    path: Path, folds: Path | None, layout: str | None
+) -> tuple[Verdict, list[tuple[str, str, float]]]:
     from clipmsa.extract.datasets.read import read_dataset
     from clipmsa.extract.datasets.survey import verify_dataset
 
-    manifest = read_dataset(str(path), None, folds)
+    manifest = read_dataset(str(path), None, folds, layout)
     with progress("verify", "files") as advance:
         verdict, seconds = verify_dataset(manifest, os.cpu_count() or 1, advance)
     utterances = [clip.utterance for clip in manifest.clips]
@@ -114,7 +118,9 @@ def _print_paces(clips: list[tuple[str, str, float]]) -> int:
     return len(paces)
 
 
-def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> int:
+def _print_unheard(
+    path: Path, folds: Path | None, layout: str | None, transcriber: str, device: str
+) -> int:
     """Give how many texts are not what is heard."""
     from rich.table import Table
 
@@ -124,7 +130,7 @@ def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str
     from clipmsa.extract.weights.find import weights_mode
 
     listener = find_transcriber(weights_mode(transcriber), pick_device(device))
-    clips = read_dataset(str(path), None, folds).clips
+    clips = read_dataset(str(path), None, folds, layout).clips
     with progress("listen", "clips") as advance:
         surprises = listened(clips, listener, advance)
     texts = {clip.utterance.id: clip.utterance.text for clip in clips}

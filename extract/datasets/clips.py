@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clipmsa.cache import Utterance
 from clipmsa.cache.frames import Framed
@@ -14,6 +14,14 @@ from clipmsa.cache.spec import is_drawn
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Published(NamedTuple):
+    """What somebody counted in a dataset, to compare with what is found."""
+
+    what: str  # clips or videos
+    whose: str
+    counts: tuple[int, int, int]  # train, valid, test
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Manifest(Framed):
     block: str = ""  # which of how many blocks of the table this is, as 3/8; "" is the whole
     gaps: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what is missing -> ids
     media: tuple[Path, ...] = ()  # folders that hold clips and nothing else
+    joined: bool = False  # out of several files, and not read off one table that lists each clip
+    published: Sequence[Published] = ()  # what others counted in it
 
     def __repr__(self) -> str:
         videos = len(self.videos())

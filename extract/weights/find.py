@@ -41,10 +41,10 @@ _NEVER = ("*.py",)  # tokenization_*.py among them: no code is run, and none is 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk (`path` a file or a folder), or random weights from a seed."""
+    """A checkpoint on disk (`path` a file or a folder), random weights from a seed, or none."""
 
     path: Path | None
-    name: str  # as `source_of` reads it, or "random (seed 0)": what the store records
+    name: str  # as `source_of` reads it, "random (seed 0)" or "none": what the store records
     sha256: str  # of the file, or of a folder's files; "" for random weights
 
     @property
@@ -52,9 +52,14 @@ class Checkpoint:
         """The part of the fingerprint that the weights are."""
         if self.path is not None:
             return {"sha256": self.sha256}
+        if self.name == NO_WEIGHTS.name:
+            return {}
         import torch
 
         return {"random": self.name, "torch": torch.__version__}
+
+
+NO_WEIGHTS = Checkpoint(None, "none", "")  # of an encoder that needs no checkpoint
 
 
 def weights_mode(text: str) -> WeightsMode:

@@ -68,7 +68,7 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
     ("line", "status", "message"),
     [
         ("extract --dataset nothing --profile tiny", 1, "data/nothing: no such folder"),
-        ("extract --dataset d --root {clips}/Raw --profile tiny", 1, "label.csv: no such table"),
+        ("extract --dataset d --root {clips}/Raw --profile tiny", 1, "in none of the layouts"),
         ("extract --dataset d --root {clips} --profile huge", 1, "no profile 'huge'"),
         ("extract --dataset d --root {clips} --profile tiny --streams a", 1, "no stream 'a'"),
         ("extract --dataset d --root {clips} --profile tiny --weights no", 1, "no such folder"),

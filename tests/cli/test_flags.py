@@ -46,6 +46,7 @@ def test_one_error_speaks_python_in_python_and_flags_on_the_command_line(plant, 
 
 def test_help_names_what_ships():
     from clipmsa.cli.verbs import command
+    from clipmsa.extract.datasets.registry import known_layouts
     from clipmsa.extract.profiles.profile import shipped_profiles
     from clipmsa.fusion.networks.registry import NETWORKS
 
@@ -53,6 +54,8 @@ def test_help_names_what_ships():
     helps = {(v, p.name): getattr(p, "help", "") for v in verbs for p in verbs[v].params}
     for verb in ("extract", "weights"):
         assert all(name in helps[verb, "profile"] for name in shipped_profiles())
+    for verb in ("extract", "inspect", "verify"):
+        assert all(each.name in helps[verb, "layout"] for each in known_layouts())
     assert all(name in helps["train", "model"] for name in set(NETWORKS.shipped) - {"clip-msa"})
 
 

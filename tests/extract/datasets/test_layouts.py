@@ -473,7 +473,7 @@ def test_the_root_may_be_the_folder_raw_itself(films, folds, tmp_path, inside):
 
 def test_a_dataset_in_the_place_of_the_other_is_refused(films, tmp_path):
     root = raw_mosi(tmp_path / "raw", films, full=True)
-    with pytest.raises(TableError, match=r"is CMU-MOSI, and `dataset='mosei'` was asked for"):
+    with pytest.raises(TableError, match=r"is MOSI \(cmu-mosi\), and `dataset='mosei'` was"):
         read_dataset("mosei", root)
 
 
