@@ -112,7 +112,7 @@ def test_what_a_store_names_is_not_imported_unless_it_is_trusted(monkeypatch):
     spec = extracted().streams["letters"].spec
     sys.modules.pop(MODULE)
     monkeypatch.setattr(plugins, "_trusted", set())
-    with pytest.raises(PluginError, match=rf"--trust {MODULE}"):
+    with pytest.raises(PluginError, match=rf"`trust='{MODULE}'`"):
         ClipEncoders([spec])
     assert MODULE not in sys.modules
     plugins.trust([MODULE])
