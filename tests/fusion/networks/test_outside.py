@@ -114,7 +114,7 @@ def test_a_checkpoint_that_names_it_runs_nothing_until_it_is_trusted(mine, plant
     with (mine / "my_networks.py").open("a") as code:
         code.write("open('it_ran', 'w').close()\n")
     file = mine / "run" / "model-1.pt"
-    with pytest.raises(CheckpointError, match=r"model-1\.pt: .*--trust my_networks"):
+    with pytest.raises(CheckpointError, match=r"model-1\.pt: .*`trust='my_networks'`"):
         load_checkpoint(file)
     assert not (mine / "it_ran").exists()
     plugins.trust(["my_networks"])
