@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from clipmsa.fusion.experiments.jobs import Resources
+
 
 def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, else Apple's MPS, else the CPU; other names are torch's own.
@@ -28,11 +30,23 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(f"--device {name}: not on this machine ({reason})") from None
+        raise DeviceError(f"`device={name!r}`: not on this machine ({reason})") from None
     return device
 
 
-def default_workers(device: str) -> int:
-    """A core for each seed; on a GPU one seed at a time, since it may not hold two stores."""
-    on_cpu = pick_device(device).type == "cpu"
-    return len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
+def resources(device: str, engine: str = "local", workers: int | None = None) -> Resources:
+    """What to train with: by default a seed a core on a CPU, and one at a time on a GPU or a
+    cluster, since a GPU may not hold two stores. On a cluster GPUs have to be asked for: what this
+    machine has says nothing about others.
+
+    Raises:
+        DeviceError: no such device on this machine.
+        ConfigError: no such engine.
+    """
+    from clipmsa.fusion.experiments.jobs import Resources
+
+    if engine != "local":
+        return Resources("cpu" if device == "auto" else device, engine, workers or 1)
+    chosen = pick_device(device)
+    many = chosen.type == "cpu" and hasattr(os, "sched_getaffinity")
+    return Resources(str(chosen), engine, workers or (len(os.sched_getaffinity(0)) if many else 1))

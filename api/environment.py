@@ -1,7 +1,7 @@
 """Settings that torch reads from the environment, once, when it is loaded.
 
-Imported for its effect, before torch, by the command and by the benchmarks. What a user has set is
-left as it is.
+Imported for its effect, by `import clipmsa`: it acts where torch is not loaded yet. What a user has
+set is left as it is.
 """
 
 import os

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import regression_metrics
+from clipmsa.fusion.experiments.jobs import Resources
 from clipmsa.fusion.experiments.reference import reference_scores
 from clipmsa.fusion.experiments.runs import SEEDS, run
 from clipmsa.fusion.experiments.variants import find_variant
@@ -156,7 +157,7 @@ def measured(
         start = time.monotonic()
         config = configured(find_variant(name).applied(RunConfig()), settings=settings)
         with tempfile.TemporaryDirectory() as folder:
-            done = run(store, config, Path(folder), seeds, workers=workers)
+            done = run(store, config, Path(folder), seeds, Resources(workers=workers))
         found[name] = {
             split: {key: value["per_seed"] for key, value in done.metrics[split].items()}
             for split in ("valid", "test")

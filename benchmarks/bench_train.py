@@ -46,6 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmsa.cache import FeatureStore, StreamColumn, StreamSpec, Utterance, write_store
 from clipmsa.fusion import ClipMSA
 from clipmsa.fusion.experiments.ablations import ablate, choose_variants
+from clipmsa.fusion.experiments.jobs import Resources
 from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
 from clipmsa.fusion.training.config import RunConfig, TrainingConfig
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
@@ -258,7 +259,12 @@ def main() -> None:
             out = Path(folder) / "table2"
             variants = choose_variants("table2")
             minutes = (
-                _seconds(lambda: ablate(store, variants, out, seeds=seeds, workers=cores)) / 60
+                _seconds(
+                    lambda: ablate(
+                        store, variants, out, seeds=seeds, resources=Resources(workers=cores)
+                    )
+                )
+                / 60
             )
             report["table2"] = {"seeds": arguments.seeds, "minutes": round(minutes, 1)}
             print((out / "table.md").read_text())

@@ -1,6 +1,6 @@
 """The feature store: all that passes between ``extract`` and ``fusion`` (contract: FORMAT.md)."""
 
-from .pooled import pooled
+from .frames import pooled
 from .spec import StreamSpec, Utterance
 from .store import FeatureStore, Stream
 from .writer import StreamColumn, write_store

@@ -23,7 +23,7 @@ def connect(address: str | None = None) -> Any:
         import ray
     except ImportError:
         raise ClipmsaError(
-            "--engine ray needs Ray, which is not installed: pip install 'clipmsa[ray]'"
+            "`engine='ray'` needs Ray, which is not installed: pip install 'clipmsa[ray]'"
         ) from None
     if not ray.is_initialized():
         try:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class ClipmsaError(Exception):
-    """Something the user can act on; its message says what, where and what to do."""
+    """Something the user can act on; its message says what, where and what to do.
+
+    Arguments stand in it between backticks, as Python has them: `out`, `overwrite=True`. The
+    command line says its options for them (`cli/flags.py`).
+    """
 
 
 class TableError(ClipmsaError):

@@ -82,7 +82,7 @@ def sole_writer(folder: Path, output: Path | None = None) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ClipmsaError(
-            f"{output or folder}: another run is writing to it; wait for it, or use another --out"
+            f"{output or folder}: another run is writing to it; wait for it, or use another `out`"
         ) from None
     try:
         yield

@@ -17,11 +17,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .errors import PluginError
 
@@ -37,6 +38,27 @@ def trust(modules: Iterable[str]) -> None:
 def trusted() -> tuple[str, ...]:
     """What is trusted, for a process that works for this one."""
     return tuple(sorted(_trusted))
+
+
+@dataclass(frozen=True)
+class Places:
+    """What is trusted and where modules are looked for, for a process elsewhere that works for us.
+
+    A process that `multiprocessing` starts looks where we do, and needs to be told the first alone.
+    """
+
+    modules: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Self:
+        """Those of this process."""
+        return cls(trusted(), (str(Path.cwd()), *sys.path))
+
+    def use(self) -> None:
+        """Trust and look there in this process, too."""
+        trust(self.modules)
+        sys.path.extend(folder for folder in self.folders if folder not in sys.path)
 
 
 def is_import_path(name: str) -> bool:
@@ -83,7 +105,7 @@ class Registry:
         elif not any(f"{module}.".startswith(f"{known}.") for known in _trusted):
             raise PluginError(
                 f"the {self.kind} '{name}' is code from outside clipmsa, which a file names; if "
-                f"you know what '{module}' does, trust it: --trust {module}"
+                f"you know what '{module}' does, trust it: `trust={module!r}`"
             )
         folder = str(Path.cwd())
         if sys.path[:1] != [folder]:  # it stays: what is imported may import more of it later
@@ -112,3 +134,10 @@ def _failed(kind: str, name: str, module: str, error: Exception) -> PluginError:
         f"{kind} '{name}': importing {module} failed with {said}; it is looked for in the current "
         f"folder and on Python's path (PYTHONPATH, or install its package)"
     )
+
+
+def told(error: Exception) -> str:
+    """What code from outside raised, and where, in a line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

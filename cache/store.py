@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
+from .frames import Framed
 from .hdf5 import Hdf5File
 from .spec import SPLITS, Failure, StreamSpec, Utterance
 
@@ -60,7 +61,7 @@ class Stream:
         return self.values[self.offsets[utterance] : self.offsets[utterance + 1]]
 
 
-class FeatureStore:
+class FeatureStore(Framed):
     """A feature store opened for reading.
 
     Opening reads the table and the offsets, checks them, and closes the file; features are
@@ -91,6 +92,24 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        streams = ", ".join(f"{name} {stream.spec.dim}" for name, stream in self.streams.items())
+        untrained = ", untrained encoders" if self.untrained_streams else ""
+        return (
+            f"FeatureStore({str(self.path)!r}: {len(self)} utterances "
+            f"({self.counts_by_split}); {streams or 'no streams'}{untrained})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of `utterances`, and of each stream the rows that an utterance has."""
+        rows = {f"rows_{name}": stream.lengths for name, stream in self.streams.items()}
+        return self.utterances.assign(**rows)
+
+    @property
+    def counts_by_split(self) -> str:
+        """How many utterances: `train 28, valid 8, test 12`."""
+        return ", ".join(f"{split} {self.splits.count(split)}" for split in SPLITS)
 
     def __enter__(self) -> Self:
         return self

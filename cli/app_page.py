@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio
-from matplotlib.figure import Figure
+from plotly.graph_objects import Figure
 
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.extract.transcripts.cut import Script
 from clipmsa.extract.transcripts.subtitles import SUFFIXES, read_subtitles
-from clipmsa.extract.transcripts.transcriber import find_transcriber
-from clipmsa.extract.weights.find import WeightsMode
-from clipmsa.scoring import Row, Timeline
+from clipmsa.fusion.analysis.scored import ScoredUtterance
+from clipmsa.scoring import Scorer
 
 from .app_rows import COLUMNS, cells, draw, in_markdown, notes, told
 
-if TYPE_CHECKING:
-    import torch
 
-
-def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gradio.Blocks:
+def build(scorer: Scorer) -> gradio.Blocks:
     """The page, a Gradio Blocks: one form, one timeline, one table; its API is `/score`."""
 
     def score(
@@ -33,10 +29,9 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
         try:
             read = None if subtitles is None else read_subtitles(Path(subtitles))
             given = text.strip() or None if read is None else None
-            heard = find_transcriber(weights, device) if transcribe and not given else None
-            script = Script(given, read, None if read else heard)
-            rows: list[Row] = []
-            for row in timeline.rows([Path(video)], script):
+            heard = transcribe and not given and read is None
+            rows: list[ScoredUtterance] = []
+            for row in scorer.stream(Path(video), Script(given, read), transcribe=heard):
                 rows.append(row)
                 yield draw(rows), [cells(row) for row in rows], notes(rows)
         except ClipmsaError as error:
@@ -47,7 +42,7 @@ def build(timeline: Timeline, weights: WeightsMode, device: torch.device) -> gra
 
     page: gradio.Blocks = gradio.Blocks(title="clipmsa", fill_width=True, delete_cache=(3600, 3600))
     with page:
-        name = timeline.models.path.resolve().name
+        name = scorer.models.path.resolve().name
         gradio.Markdown(f"## Sentiment of a video\nModel: {in_markdown(name)}")
         with gradio.Row():
             with gradio.Column(scale=2):

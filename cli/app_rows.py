@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from plotly.graph_objects import Figure
 
 from clipmsa.cache.errors import ClipmsaError, MediaError, SubtitleError
-from clipmsa.scoring import Row
-
-from .console import note
+from clipmsa.fusion.analysis.scored import ScoredUtterance
+from clipmsa.fusion.report.charts_timeline import timeline
+from clipmsa.terminal import note
 
 COLUMNS = {  # and how wide they are
     **{"from": 70, "to": 70, "text": 340, "score": 75, "±": 65, "in words": 150},
@@ -21,31 +21,13 @@ COLUMNS = {  # and how wide they are
 }
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Scores over time: a bar an utterance, as long as it lasts, with the spread over the seeds."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        if row.score is not None:
-            end = row.start + 1 if row.end is None else row.end
-            colour = "#2f7d4f" if row.score >= 0 else "#b3423a"
-            axes.bar(
-                row.start,
-                row.score,
-                end - row.start,
-                align="edge",
-                color=colour,
-                yerr=row.spread,
-                ecolor="#555555",
-                capsize=3,
-            )
-    axes.axhline(0, color="#555555", linewidth=0.8)
-    reach = max([3.0, *(abs(row.score) + (row.spread or 0) for row in rows if row.score)])
-    axes.set(xlabel="seconds", ylabel="score", ylim=(-reach, reach))
-    return figure
+def draw(rows: Sequence[ScoredUtterance]) -> Figure:
+    """The report's timeline of the rows; the chart of none where there is no score."""
+    chart = timeline([row for row in rows if row.score is not None])
+    return chart.figure.update_layout(height=chart.height)
 
 
-def cells(row: Row) -> list[Any]:
+def cells(row: ScoredUtterance) -> list[Any]:
     """A row of the table, under `COLUMNS`."""
     if row.error is not None:
         return [row.start, row.end, _without_folders(row.error, row.file), *[None] * 7]
@@ -62,7 +44,7 @@ def cells(row: Row) -> list[Any]:
     ]
 
 
-def notes(rows: Sequence[Row]) -> str:
+def notes(rows: Sequence[ScoredUtterance]) -> str:
     """What to know of the table, in Markdown."""
     said = []
     if wordless := sum("text" in row.missing for row in rows):

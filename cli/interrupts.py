@@ -64,7 +64,7 @@ def tell(kept: str) -> None:
     if _told.is_set():
         return
     _told.set()
-    from .console import err, note
+    from clipmsa.terminal import err, note
 
     err.show_cursor(True)  # which a bar that could not be taken down has hidden
     note("interrupted; {}", kept)

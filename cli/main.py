@@ -9,8 +9,6 @@ import sys
 import traceback
 from pathlib import Path
 
-from clipmsa import environment  # noqa: F401  for its effect
-
 from . import interrupts
 
 _INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -45,8 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     kept = _KEPT.get(verb, _NOTHING_HALF)
     if arguments is None and verb != "inspect":  # which only reads, and HDF5 may not come back
         interrupts.unwind(kept)
-    log, notes = logging.getLogger("clipmsa"), LogNotes()
+    log, notes = logging.getLogger("clipmsa"), LogNotes(verb)
     log.addHandler(notes)
+    level = log.level
+    log.setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -56,9 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as exit_:
         status = _status(exit_.code)
     except Exception as error:  # or the user would see a traceback
-        status = 1 if interrupts.came() else _tell(error, "--debug" in given)
+        status = 1 if interrupts.came() else _tell(error, verb, "--debug" in given)
     finally:
         log.removeHandler(notes)
+        log.setLevel(level)
     if interrupts.came():
         interrupts.tell(kept)
         return interrupts.STATUS
@@ -69,22 +70,23 @@ def _status(code: object) -> int:
     """The exit status of a SystemExit, which some libraries raise with a sentence."""
     if code is None or isinstance(code, int):
         return code or 0
-    from .console import note
+    from clipmsa.terminal import note
 
     note("[bold red]error:[/] {}", code)
     return 1
 
 
-def _tell(error: Exception, debug: bool) -> int:
+def _tell(error: Exception, verb: str, debug: bool) -> int:
     """Say what went wrong; gives the exit status."""
     from clipmsa.cache.errors import ClipmsaError
+    from clipmsa.terminal import note
 
-    from .console import note
+    from .flags import as_flags
 
     if debug:
         traceback.print_exception(error)
     if isinstance(error, ClipmsaError):
-        note("[bold red]error:[/] {}", error)
+        note("[bold red]error:[/] {}", as_flags(str(error), verb))
     elif _no_memory(error):
         note(
             "[bold red]error:[/] out of memory ({}); ask for less at a time, as with a smaller "

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipmsa.cache.errors import ExchangeError
 from clipmsa.cache.files import publish
-from clipmsa.cache.pooled import means
+from clipmsa.cache.frames import means
 from clipmsa.cache.store import FeatureStore
 
 _BLOCK = 1024  # utterances in memory at a time

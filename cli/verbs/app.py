@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clipmsa.cache.errors import ClipmsaError
-from clipmsa.cli.console import note, warn_untrained
-from clipmsa.devices import pick_device
+from clipmsa.cli.console import warn_untrained
+from clipmsa.cli.options import Checkpoints, Device, RunOrModel, Trust
+from clipmsa.terminal import note
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or one model-SEED.pt of it.")],
-    weights: Annotated[
-        str, typer.Option(help="pretrained, or a folder of the checkpoints.")
-    ] = "pretrained",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    model: RunOrModel,
+    weights: Checkpoints = "pretrained",
+    device: Device = "auto",
     host: Annotated[
         str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -32,6 +30,7 @@ def serve(
         int, typer.Option(min=1, metavar="MB", help="The largest file that may be uploaded.")
     ] = 4000,
     browser: Annotated[bool, typer.Option(help="Open it in the browser.")] = True,
+    trust: Trust = None,
 ) -> None:
     """Serve a page that scores videos: drop one, type or upload what is said, see the timeline.
 
@@ -48,14 +47,11 @@ def serve(
 
     from clipmsa.cli.app_page import build
     from clipmsa.cli.doorman import Doorman
-    from clipmsa.extract.weights.find import weights_mode
-    from clipmsa.fusion.analysis.scores import load_models
-    from clipmsa.scoring import Timeline
+    from clipmsa.judging import load
 
-    mode, chosen = weights_mode(weights), pick_device(device)
-    timeline = Timeline(load_models(model, chosen), mode, chosen)
-    warn_untrained(timeline.models.untrained)
-    page = build(timeline, mode, chosen)
+    scorer = load(model, weights=weights, device=device, trust=trust or ())
+    warn_untrained(scorer.models.untrained)
+    page = build(scorer)
     note("http://{}:{} serves {}; stop it with Ctrl-C", host, port, model)
     if host not in ("127.0.0.1", "localhost", "::1"):
         note("[bold yellow]--host {}:[/] whoever reaches this address can use it", host)

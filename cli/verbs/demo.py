@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from clipmsa.cli.console import note
+from clipmsa.terminal import note
 
-from .extract import run_extract
-from .report import write_report
-from .train import run_train
+from . import extract, report, train
+
+_SMALL = {"d": 64, "d_ff": 128, "epochs": 40, "patience": 12, "batch_size": 8}
 
 
 def demo(
@@ -25,25 +25,21 @@ def demo(
 
     Example: clipmsa demo --clips 48 --out demo
     """
-    from clipmsa.cache import FeatureStore
     from clipmsa.extract.datasets.demo import write_demo_dataset
-    from clipmsa.extract.datasets.read import read_dataset
-    from clipmsa.extract.engine.plan import Settings
-    from clipmsa.extract.profiles.profile import load_profile
-    from clipmsa.fusion.training.config import RunConfig, configured
+    from clipmsa.judging import write_report
+    from clipmsa.workflows import extract_features
+    from clipmsa.workflows import train as run
 
     note("1/4 writing {} clips to {}", clips, out / "clips")
     write_demo_dataset(out / "clips", clips)
-    manifest = read_dataset("demo", out / "clips")
     store = out / "features.h5"
     note("2/4 extracting features with profile 'tiny' to {}", store)
-    settings = Settings(load_profile("tiny"), weights="random")
-    run_extract(manifest, store, settings, overwrite=True)
-    note("3/4 training three seeds")
-    config = configured(
-        RunConfig(), settings=["d=64", "d_ff=128", "epochs=40", "patience=12", "batch_size=8"]
+    extract.show(
+        extract_features(
+            "demo", store, root=out / "clips", profile="tiny", weights="random", overwrite=True
+        )
     )
-    seeds = [1111, 1112, 1113]
-    run_train(FeatureStore(store), config, out / "run", seeds, "cpu", overwrite=True)
+    note("3/4 training three seeds")
+    train.show(run(store, out / "run", settings=_SMALL, device="cpu", overwrite=True))
     note("4/4 writing a report")
-    write_report([out / "run"], out / "report.html", clips=out / "clips")
+    report.show(write_report(out / "run", out / "report.html", clips=out / "clips"))

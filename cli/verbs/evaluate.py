@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipmsa.cli.console import note, number, out, styled, warn_drawn, warn_untrained
-from clipmsa.devices import pick_device
+from clipmsa.cli.console import number, warn_drawn, warn_untrained
+from clipmsa.cli.options import Device, Features, RunOrModel, Trust
+from clipmsa.terminal import note, out, styled
 
 if TYPE_CHECKING:
     from clipmsa.fusion.analysis.evaluation import Evaluation
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or one model-SEED.pt.")],
-    features: Annotated[Path, typer.Option(help="The feature store.")],
+    run: RunOrModel,
+    features: Features,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     by: Annotated[
         str | None, typer.Option(help="Subsets as well, separated by commas: speaker,length,face.")
@@ -29,7 +30,8 @@ def evaluate(
         Path | None, typer.Option(help="A CSV file to write, one row an utterance.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
+    trust: Trust = None,
 ) -> None:
     """Score a split of a store by a trained run, and print its metrics (all eight with --json).
 
@@ -37,22 +39,21 @@ def evaluate(
 
     Example: clipmsa evaluate runs/mosi --features cache/mosi.h5 --by length,face
     """
-    from clipmsa.cache import FeatureStore
+    from clipmsa import judging
+    from clipmsa.arguments import words
     from clipmsa.cache.csvtext import guarded
     from clipmsa.cache.files import not_over, publish_text
-    from clipmsa.fusion.analysis.evaluation import evaluate as score
-    from clipmsa.fusion.training.checkpoint import load_run
     from clipmsa.fusion.training.folder import json_text
 
     if predictions is not None:
         not_over(predictions, features, run, *(run.iterdir() if run.is_dir() else []))
-    store = FeatureStore(features)
-    withheld = _words(without)
-    checkpoints = load_run(run)
-    evaluation = score(checkpoints, store, split, withheld, pick_device(device))
-    groups = {name: evaluation.subsets(name) for name in _words(by)}
+    withheld = words(without or ())
+    evaluation = judging.evaluate(
+        run, features, split=split, without=withheld, device=device, trust=trust or ()
+    )
+    groups = {name: evaluation.subsets(name) for name in words(by or ())}
     if predictions is not None:
-        table = evaluation.table()
+        table = evaluation.predictions
         for name in table.select_dtypes(["object", "string"]):
             table[name] = table[name].map(guarded)
         # Texts in quotes: a carriage return in one would else begin a row, perhaps with a formula.
@@ -66,24 +67,19 @@ def evaluate(
         typer.echo(json_text([dict(zip(keys, row, strict=True)) for row in rows]), nl=False)
     else:
         _print(rows, len(evaluation.seeds))
-    untrained = {spec.name for c in checkpoints for spec in c.streams.values() if spec.untrained}
-    warn_untrained(sorted(untrained))
-    warn_drawn(store.splits_from)
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in text.split(",")] if text else []
+    warn_untrained(list(evaluation.untrained))
+    warn_drawn(evaluation.store.splits_from)
 
 
 def _rows(evaluation: Evaluation, title: str, groups: dict[str, dict[str, Any]]) -> Any:
     """(subset, utterances with a label, metrics) for the whole split, then for each subset."""
     known = evaluation.labels == evaluation.labels
-    yield title, int(known.sum()), evaluation.metrics()
+    yield title, int(known.sum()), evaluation.summary()
     for name, subsets in groups.items():
         for group, mask in subsets.items():
             count = int((mask & known).sum())
             if count:
-                yield f"{name}: {group}", count, evaluation.metrics(mask)
+                yield f"{name}: {group}", count, evaluation.summary(mask)
 
 
 # What fits a terminal; F1, Acc-5 and Acc-7 are in --json.

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import (
-    counts_by_split,
-    note,
-    progress,
-    tell_oddities,
-    tell_splits,
-    warn_untrained,
-)
-from clipmsa.devices import pick_device
-
-_MOST_LANES = 4  # each keeps a batch of clips in memory, and its activations
+from clipmsa.cli.console import tell_oddities, tell_splits, warn_untrained
+from clipmsa.cli.options import Device, Folds, Layout, Profile, Trust
+from clipmsa.terminal import note
 
 if TYPE_CHECKING:
-    import torch
-
-    from clipmsa.extract.datasets.read import Manifest
-    from clipmsa.extract.engine.pipeline import Report
-    from clipmsa.extract.engine.plan import Settings
-    from clipmsa.extract.engine.worker import Engine
+    from clipmsa.cache import FeatureStore
+    from clipmsa.extract.datasets.clips import Manifest
 
 
 def extract(
@@ -39,13 +26,9 @@ def extract(
     out: Annotated[
         Path | None, typer.Option(help="The store to write.", show_default="cache/NAME.h5")
     ] = None,
-    folds: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON lists of videos: train, valid, test.", show_default="the dataset's"
-        ),
-    ] = None,
-    profile: Annotated[str, typer.Option(help="paper, tiny, or a TOML file.")] = "paper",
+    folds: Folds = None,
+    layout: Layout = None,
+    profile: Profile = "paper",
     weights: Annotated[
         str | None,
         typer.Option(help="pretrained, random, or a folder.", show_default="the profile's"),
@@ -68,7 +51,7 @@ def extract(
     sequence_rate: Annotated[
         float, typer.Option(min=0.1, help="Speech frames a second, of --sequences.")
     ] = 10.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 8,
     workers: Annotated[
@@ -97,6 +80,7 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try clips again that failed before.")
     ] = False,
+    trust: Trust = None,
 ) -> None:
     """Encode clips once, with frozen pretrained encoders, into one HDF5 feature store.
 
@@ -105,15 +89,14 @@ def extract(
 
     Example: clipmsa extract --dataset mosei --root /data/MOSEI --out cache/mosei.h5
     """
-    from clipmsa.extract.datasets.read import read_dataset
+    from clipmsa.workflows import extract_features, read_dataset
 
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"'{engine}': must be local or ray", param_hint="--engine")
-    manifest = read_dataset(dataset, root, folds)
+    manifest = read_dataset(dataset, root, folds, layout)
     tell_of(manifest)
     if limit is not None:
         manifest = manifest.first(limit)
-    name = manifest.dataset
     if shard is not None:
         index, count = _shard(shard)
         if count > len(manifest.clips):
@@ -121,35 +104,37 @@ def extract(
                 f"'{shard}': there are {len(manifest.clips)} clips only", param_hint="--shard"
             )
         manifest = manifest.shard(index, count)
-        name = f"{name}.{index}-of-{count}"
-    from dataclasses import replace
-
-    from clipmsa.extract.engine.plan import Settings
     from clipmsa.extract.engine.ray_cluster import Cluster
-    from clipmsa.extract.profiles.profile import Media, check_precision, load_profile
-    from clipmsa.extract.weights.find import weights_mode
 
-    chosen = load_profile(profile)
-    if sequences:
-        chosen = chosen.with_sequences(sequence_rate)
-    if streams is not None:
-        chosen = chosen.only(tuple(name.strip() for name in streams.split(",")))
-    where = pick_device(device) if engine == "local" else _actors_device(device, ray_gpus)
-    media = Media(fps or chosen.media.fps, max_frames or chosen.media.max_frames)
-    settings = Settings(
-        profile=replace(chosen, media=media),
-        weights=weights_mode(weights or chosen.weights),
-        precision=check_precision(precision),
-        device=where,
-        batch_clips=batch_size,
-        workers=workers or os.cpu_count() or 1,
-        lanes=1 if where.type != "cpu" else min(_MOST_LANES, os.cpu_count() or 1),
+    store = extract_features(
+        manifest,
+        out,
+        profile=profile,
+        weights=weights,
+        streams=streams or (),
+        fps=fps,
+        max_frames=max_frames,
+        sequences=sequences,
+        sequence_rate=sequence_rate,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        engine=Cluster(ray_address, ray_workers, ray_cpus, ray_gpus) if engine == "ray" else engine,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        trust=trust or (),
     )
-    out = out or Path("cache") / f"{name}.h5"
-    cluster = Cluster(ray_address, ray_workers, ray_cpus, ray_gpus) if engine == "ray" else None
-    report = run_extract(manifest, out, settings, overwrite, retry_failed, cluster)
-    if strict and report.failures:
+    show(store)
+    if strict and store.failed:
         raise typer.Exit(1)
+
+
+def show(store: FeatureStore) -> None:
+    """Say what the store holds, and what to mind."""
+    widths = ", ".join(f"{name} {stream.spec.dim}" for name, stream in store.streams.items())
+    note("{} utterances ({}); {}", len(store), store.counts_by_split, widths)
+    warn_untrained(store.untrained_streams)
 
 
 def tell_of(manifest: Manifest) -> None:
@@ -158,7 +143,7 @@ def tell_of(manifest: Manifest) -> None:
     A table that lists each clip with its split needs no words, unless they are odd.
     """
     tell_oddities(manifest)
-    if not manifest.gaps and not manifest.drawn and not manifest.layout.startswith("raw"):
+    if not manifest.gaps and not manifest.drawn and not manifest.joined:
         return
     note("{}: {} clips; {}", manifest.dataset, len(manifest.clips), manifest.layout)
     tell_splits(manifest.splits)
@@ -174,67 +159,3 @@ def _shard(text: str) -> tuple[int, int]:
             f"'{text}' must be I/N with I from 0 to N - 1, as in 0/8", param_hint="--shard"
         )
     return int(index), int(count)
-
-
-def _actors_device(name: str, gpus: float) -> torch.device:
-    """The device of Ray's actors; what this machine has says nothing about theirs."""
-    import torch
-
-    return torch.device(name if name != "auto" else "cuda" if gpus else "cpu")
-
-
-def run_extract(
-    manifest: Manifest,
-    out: Path,
-    settings: Settings,
-    overwrite: bool,
-    retry_failed: bool = False,
-    engine: Engine | None = None,
-) -> Report:
-    """Extract, here unless `engine` says otherwise, with a progress bar; say what failed."""
-    from clipmsa.cache import FeatureStore
-    from clipmsa.extract.engine.pipeline import extract as run
-    from clipmsa.extract.engine.worker import Worker
-
-    if settings.weights == "random":
-        note(
-            "[bold yellow]--weights random:[/] the encoders are untrained; their features say "
-            "nothing about CLIP-MSA and are marked so in the store"
-        )
-    before: int | None = None
-    with progress("extract", "clips") as advance:
-
-        def on_progress(done: int, total: int, failed: int) -> None:
-            nonlocal before
-            before = done if before is None else before  # the first call tells
-            advance(done, total, f"{failed} failed" if failed else "", before)
-
-        report = run(
-            manifest,
-            out,
-            settings,
-            overwrite=overwrite,
-            retry_failed=retry_failed,
-            engine=engine or Worker,
-            on_progress=on_progress,
-            on_note=lambda sentence: note("{}", sentence),
-        )
-    if report.encoded == 0:
-        note("{}: nothing to do, all {} clips are there", report.path, report.utterances)
-    else:
-        note(
-            "{}: {} clips encoded in {} s",
-            report.path,
-            report.encoded,
-            f"{report.seconds:.1f}",
-        )
-    for failure in report.failures[:10]:
-        note("[red]left out[/] {} at {}: {}", failure.id, failure.stage, failure.error)
-    if len(report.failures) > 10:
-        note("... and {} more; `clipmsa inspect {}` lists them", len(report.failures) - 10, out)
-    store = FeatureStore(report.path)
-    widths = ", ".join(f"{name} {stream.spec.dim}" for name, stream in store.streams.items())
-    note("{} utterances ({}); {}", len(store), counts_by_split(store), widths)
-    if settings.weights != "random":  # then it has been said above
-        warn_untrained(store.untrained_streams)
-    return report

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import counts_by_split, note, tell_oddities
+from clipmsa.cli.console import tell_oddities
+from clipmsa.terminal import note
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -72,7 +73,7 @@ def import_(
     if source is Source.mmsa:  # of csd files it has been said
         tell_oddities(made)
     widths = ", ".join(f"{name} {stream.spec.dim}" for name, stream in made.streams.items())
-    note("{}: {} utterances ({}); {}", store, len(made), counts_by_split(made), widths)
+    note("{}: {} utterances ({}); {}", store, len(made), made.counts_by_split, widths)
 
 
 def _import_csd(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import note, out, styled, tell_oddities, tell_splits, warn_untrained
+from clipmsa.cli.console import tell_oddities, tell_splits, warn_untrained
+from clipmsa.cli.options import Layout
+from clipmsa.terminal import note, out, styled
 
 if TYPE_CHECKING:
     from clipmsa.cache import FeatureStore
@@ -23,6 +25,7 @@ def inspect(
     folds: Annotated[
         Path | None, typer.Option(help="Of a dataset: JSON lists of videos, as for extract.")
     ] = None,
+    layout: Layout = None,
     everything: Annotated[
         bool, typer.Option("--all", help="List all that is missing, not the first few.")
     ] = False,
@@ -36,18 +39,20 @@ def inspect(
     """
     from clipmsa.extract.datasets.tables import TABLE_SUFFIXES
 
-    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
-        inspect_dataset(path, folds, everything)
+    if layout or path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+        inspect_dataset(path, folds, everything, layout)
     else:
         inspect_store(path)
 
 
-def inspect_dataset(path: Path, folds: Path | None, everything: bool) -> None:
+def inspect_dataset(
+    path: Path, folds: Path | None, everything: bool, layout: str | None = None
+) -> None:
     """Print a survey of a dataset's folder."""
     from clipmsa.extract.datasets.read import read_dataset
     from clipmsa.extract.datasets.survey import survey
 
-    manifest = read_dataset(str(path), None, folds)
+    manifest = read_dataset(str(path), None, folds, layout)
     found = survey(manifest)
     out.print(f"{path}: {manifest.layout}", highlight=False, soft_wrap=True)
     _print_counts(found)

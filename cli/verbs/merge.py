@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipmsa.cli.console import note
+from clipmsa.terminal import note
 
 
 def merge(

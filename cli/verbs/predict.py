@@ -6,53 +6,47 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import (
-    Advance,
-    note,
-    out,
-    progress,
-    shown,
-    shown_in_json,
-    styled,
-    warn_untrained,
+from clipmsa.cache.spec import MODALITIES
+from clipmsa.cli.console import warn_untrained
+from clipmsa.cli.flags import as_flags
+from clipmsa.cli.options import (
+    Checkpoints,
+    Device,
+    MaxSeconds,
+    RunOrModel,
+    Transcribe,
+    Trust,
+    Videos,
 )
-from clipmsa.devices import pick_device
+from clipmsa.progress import Advance, progress
+from clipmsa.terminal import note, out, shown, shown_in_json, styled
 
 if TYPE_CHECKING:
-    from clipmsa.scoring import Row
-
-_MODALITIES = ("text", "audio", "vision")
+    from clipmsa.fusion.analysis.scored import ScoredUtterance
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or one model-SEED.pt of it.")],
-    videos: Annotated[
-        list[str], typer.Argument(metavar="VIDEO...", help="Files, folders or patterns.")
-    ],
+    model: RunOrModel,
+    videos: Videos,
     text: Annotated[str | None, typer.Option(help="What is said in the video.")] = None,
     subtitles: Annotated[
         Path | None, typer.Option(help="The video's subtitles: a row a cue.")
     ] = None,
-    transcribe: Annotated[
-        bool, typer.Option("--transcribe", help="Hear what is said (English, wav2vec 2.0).")
-    ] = False,
-    max_seconds: Annotated[
-        float, typer.Option(min=1, help="Longest utterance where pauses cut a video.")
-    ] = 20.0,
+    transcribe: Transcribe = False,
+    max_seconds: MaxSeconds = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, a line a row.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
-    weights: Annotated[
-        str, typer.Option(help="pretrained, or a folder of the checkpoints.")
-    ] = "pretrained",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    weights: Checkpoints = "pretrained",
+    device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Utterances encoded together.")] = 8,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any file failed.")] = False,
+    trust: Trust = None,
 ) -> None:
     """Score videos with a trained model: from -3 to 3, with what text, sound and picture gave.
 
@@ -69,8 +63,7 @@ def predict(
         raise typer.BadParameter("the model says whether its are random", param_hint="--weights")
     from clipmsa.extract.transcripts.cut import Script, find_videos
     from clipmsa.extract.transcripts.subtitles import read_subtitles
-    from clipmsa.extract.weights.find import weights_mode
-    from clipmsa.fusion.analysis.scores import load_models
+    from clipmsa.judging import load
 
     files = find_videos(videos)
     if (text is not None) + (subtitles is not None) + transcribe > 1:
@@ -81,24 +74,15 @@ def predict(
         hint = "--text" if subtitles is None else "--subtitles"
         raise typer.BadParameter(f"is of one video, and these are {len(files)}", param_hint=hint)
     read = None if subtitles is None else read_subtitles(subtitles)
-    mode = weights_mode(weights)
-    chosen = pick_device(device)
-    models = load_models(model, chosen)
+    scorer = load(model, weights=weights, device=device, batch_size=batch_size, trust=trust or ())
+    models = scorer.models
     note("{}: {}", model, "1 model" if len(models.seeds) == 1 else f"{len(models.seeds)} models")
-    transcriber = None
-    if transcribe:
-        from clipmsa.extract.transcripts.transcriber import find_transcriber
-
-        transcriber = find_transcriber(mode, chosen)
-    from clipmsa.scoring import Timeline
-
-    timeline = Timeline(models, mode, chosen, batch_clips=batch_size)
-    script = Script(text, read, transcriber, max_seconds)
+    script = Script(text, read, longest=max_seconds)
     writer = _json_lines if as_json else _csv_table if as_csv else _rich_table
     failed = wordless = 0
     with writer(model) as write, _progress(live=writer is _rich_table) as advance:
-        for row in timeline.rows(files, script, advance):
-            write(row)
+        for row in scorer.stream(files, script, transcribe=transcribe, on_progress=advance):
+            write(row if row.error is None else replace(row, error=as_flags(row.error, "predict")))
             failed += row.error is not None
             wordless += "text" in row.missing
     if wordless:
@@ -114,14 +98,14 @@ def predict(
         raise typer.Exit(1)
 
 
-Write = Callable[["Row"], None]
+Write = Callable[["ScoredUtterance"], None]
 
 
 @contextmanager
 def _json_lines(model: Path) -> Iterator[Write]:
     """Every row as it comes, one JSON object a line."""
 
-    def write(row: Row) -> None:
+    def write(row: ScoredUtterance) -> None:
         line = json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
         print(shown_in_json(line), flush=True)
 
@@ -132,23 +116,23 @@ def _json_lines(model: Path) -> Iterator[Write]:
 def _csv_table(model: Path) -> Iterator[Write]:
     """Every row as it comes, under a header; lists are separated by spaces."""
     from clipmsa.cache.csvtext import csv_line
-    from clipmsa.scoring import Row
+    from clipmsa.fusion.analysis.scored import ScoredUtterance
 
-    def cells(row: Row) -> dict[str, object]:
+    def cells(row: ScoredUtterance) -> dict[str, object]:
         values = asdict(row)
         given = values.pop("contributions") or {}
         return {
             key: " ".join(value) if isinstance(value, tuple) else value
             for key, value in values.items()
-        } | {f"contribution_{modality}": given.get(modality) for modality in _MODALITIES}
+        } | {f"contribution_{modality}": given.get(modality) for modality in MODALITIES}
 
     def write_line(values: Iterable[object]) -> None:
         line = csv_line(values)
         print(shown(line) if sys.stdout.isatty() else line, end="", flush=True)
 
-    write_line(cells(Row("", 0.0, None, "")))
+    write_line(cells(ScoredUtterance("", 0.0, None, "")))
 
-    def write(row: Row) -> None:
+    def write(row: ScoredUtterance) -> None:
         write_line(cells(row).values())
 
     yield write
@@ -162,10 +146,10 @@ def _rich_table(model: Path) -> Iterator[Write]:
     table = Table(title=str(model), caption="text, audio, vision: what each gave the score")
     for heading in ("file", "seconds", "text"):
         table.add_column(heading, overflow="fold")
-    for heading in ("score", "±", "in words", *_MODALITIES, "faces"):
+    for heading in ("score", "±", "in words", *MODALITIES, "faces"):
         table.add_column(heading, justify="left" if heading == "in words" else "right")
 
-    def write(row: Row) -> None:
+    def write(row: ScoredUtterance) -> None:
         end = "" if row.end is None else f"{row.end:.1f}"
         start = (row.file, f"{row.start:.1f} - {end}")
         if row.error is not None:
@@ -178,7 +162,7 @@ def _rich_table(model: Path) -> Iterator[Write]:
             _signed(row.score),
             "-" if row.spread is None else f"{row.spread:.2f}",
             row.word,
-            *("missing" if m in row.missing else _signed(given.get(m)) for m in _MODALITIES),
+            *("missing" if m in row.missing else _signed(given.get(m)) for m in MODALITIES),
             "-" if row.faces is None else f"{row.faces}/{row.frames}",
         )
 

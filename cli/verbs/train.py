@@ -7,51 +7,41 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import (
-    EpochTally,
-    counts_by_split,
-    note,
-    print_metrics,
-    progress,
-    warn_drawn,
-    warn_empty,
-    warn_untrained,
+from clipmsa.cli.console import print_metrics, warn_drawn, warn_empty, warn_untrained
+from clipmsa.cli.options import (
+    SEEDS,
+    Config,
+    Device,
+    Features,
+    Model,
+    Replace,
+    Seeds,
+    Settings,
+    Trainers,
+    Trust,
+    parse_seeds,
 )
-from clipmsa.cli.options import parse_seeds
-from clipmsa.devices import default_workers, pick_device
+from clipmsa.terminal import note
 
 if TYPE_CHECKING:
-    from clipmsa.cache import FeatureStore
-    from clipmsa.fusion.experiments.runs import Run
-    from clipmsa.fusion.training.config import RunConfig
+    from clipmsa.results import Run
 
 
 def train(
-    features: Annotated[Path, typer.Option(help="The feature store.")],
+    features: Features,
     variant: Annotated[
         str | None,
         typer.Option(
             help="A row of Table 2 by name, FILE.toml or FILE.toml:NAME.", show_default="full"
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of a variant, a baseline: tfn, lmf, mult, misa.", metavar="NAME"
-        ),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="One run each, separated by commas.")] = (
-        "1111,1112,1113"
-    ),
+    model: Model = None,
+    seeds: Seeds = SEEDS,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file with tables model and training.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")
-    ] = None,
+    config: Config = None,
+    settings: Settings = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     without: Annotated[
         str | None, typer.Option(help="Modalities to leave out: text,audio,vision.")
@@ -59,15 +49,10 @@ def train(
     track: Annotated[
         str | None, typer.Option(help="Show the run in tensorboard, wandb or mlflow, as it goes.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace the folder's run of other settings or data."),
-    ] = False,
+    device: Device = "auto",
+    workers: Trainers = None,
+    overwrite: Replace = False,
+    trust: Trust = None,
 ) -> None:
     """Train CLIP-MSA, or a baseline, on a feature store over several seeds; test each seed once.
 
@@ -75,85 +60,41 @@ def train(
 
     Example: clipmsa train --features cache/mosei.h5 --variant full --seeds 1111,1112,1113
     """
-    from clipmsa.cache import FeatureStore
-    from clipmsa.fusion.experiments.variants import find_model, find_variant, left_out
-    from clipmsa.fusion.training.config import RunConfig, configured
+    from clipmsa.workflows import train as run
 
     if variant is not None and model is not None:
         raise typer.BadParameter(
             "a variant is one of CLIP-MSA, a model another network; give one of the two",
             param_hint="--variant, --model",
         )
-    numbers = parse_seeds(seeds)
-    run_config = configured(RunConfig(), config)
-    chosen = find_model(model) if model else find_variant(variant) if variant else None
-    if chosen is not None:
-        if config is not None and chosen.model.network != run_config.model.network:
-            note(
-                "{}: sizes of '{}' are not taken over; '{}' has its own",
-                config,
-                run_config.model.network,
-                chosen.model.network,
-            )
-        run_config = chosen.applied(run_config)
-    settings = [*(set_ or []), *([f"epochs={epochs}"] if epochs else [])]
-    run_config = configured(run_config, settings=settings)
-    if without is not None:
-        run_config = left_out(run_config, without.split(","))
-    store = FeatureStore(features)
-    full = run_config.variant == "full"
-    name = features.stem if full else f"{features.stem}-{run_config.variant}"
-    folder = out or Path("runs") / name
-    run_train(store, run_config, folder, numbers, device, workers, track, overwrite)
-
-
-def run_train(
-    store: FeatureStore,
-    config: RunConfig,
-    folder: Path,
-    seeds: list[int],
-    device: str,
-    workers: int | None = None,
-    track: str | None = None,
-    overwrite: bool = False,
-) -> Run:
-    """Train with a progress bar, then print the table of test metrics."""
-    from clipmsa.fusion.experiments.runs import run
-    from clipmsa.fusion.experiments.tracking import Tracking
-    from clipmsa.fusion.training.outcome import Epoch
-
-    tracking = Tracking(track, folder, config) if track else None
-    note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
-    tally = EpochTally(len(seeds), config.training.epochs)
-    with progress("train", "epochs") as advance:
-
-        def on_epoch(epoch: Epoch) -> None:
-            detail = f"seed {epoch.seed}, valid MAE {epoch.valid_mae:.3f}"
-            done = tally.count(epoch.seed, epoch.epoch)
-            advance(done, tally.total, detail, tally.before)
-            if tracking is not None:
-                tracking.on_epoch(epoch)
-
-        result = run(
-            store,
-            config,
-            folder,
-            seeds,
-            pick_device(device),
-            on_epoch,
-            workers=workers or default_workers(device),
+    show(
+        run(
+            features,
+            out,
+            variant=variant,
+            model=model,
+            config=config,
+            settings=[*(settings or []), *([f"epochs={epochs}"] if epochs else [])],
+            seeds=parse_seeds(seeds),
+            without=without or (),
+            track=track,
+            device=device,
+            workers=workers,
             overwrite=overwrite,
-            on_note=lambda text: note("{}", text),
+            trust=trust or (),
         )
-    if tracking is not None:
-        tracking.finish(result)
-    for outcome in result.outcomes:
-        how = f"stopped after epoch {len(outcome.history)}, best {outcome.best_epoch}"
-        found = "" if result.fresh else " (finished before, not trained again)"
-        note("{}", f"seed {outcome.seed}: {how}{found}")
-    print_metrics(result.metrics)
-    warn_untrained(result.metrics["features"]["untrained"])
-    warn_empty(result.metrics["features"]["empty_in_train"])
-    warn_drawn(store.splits_from)
-    note("{}", f"{folder}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt")
-    return result
+    )
+
+
+def show(run: Run) -> None:
+    """Print how each seed ended, the table of test metrics, and what to mind."""
+    length = run.history.groupby("seed").size()
+    for seed, best in zip(run.seeds, run.results["best_epochs"], strict=True):
+        found = "" if run.fresh else " (finished before, not trained again)"
+        note("{}", f"seed {seed}: stopped after epoch {length[seed]}, best {best}{found}")
+    print_metrics(run)
+    features = run.results["features"]
+    warn_untrained(run.untrained)
+    warn_empty(features["empty_in_train"])
+    warn_drawn(features["splits_from"])
+    note("{}: config.toml, metrics.json, history.csv, predictions.csv, model-*.pt", run.path)

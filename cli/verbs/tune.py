@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from clipmsa.cli.console import counts_by_split, note, progress, warn_untrained
-from clipmsa.cli.options import parse_seeds
-from clipmsa.devices import default_workers, pick_device
+from clipmsa.cli.console import warn_untrained
+from clipmsa.cli.options import Config, Device, Features, Settings, Trainers, Trust, parse_seeds
+from clipmsa.devices import resources
+from clipmsa.progress import progress
+from clipmsa.terminal import note
 
 
 def tune(
-    features: Annotated[Path, typer.Option(help="The feature store.")],
+    features: Features,
     trials: Annotated[int, typer.Option(min=1, help="How many to have in the end.")] = 30,
     search: Annotated[
         Path | None,
@@ -25,17 +27,11 @@ def tune(
     out: Annotated[
         Path | None, typer.Option(help="Where the trials go.", show_default="runs/NAME-tune")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="What the search does not set: tables model and training.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Seeds trained side by side.", show_default="one a core"),
-    ] = None,
+    config: Config = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    workers: Trainers = None,
+    trust: Trust = None,
 ) -> None:
     """Search settings by validation MAE, with Optuna; the test split is never looked at.
 
@@ -43,15 +39,16 @@ def tune(
 
     Example: clipmsa tune --features cache/mosi.h5 --trials 30
     """
-    from clipmsa.cache import FeatureStore
+    from clipmsa.cache import FeatureStore, plugins
     from clipmsa.fusion.experiments.tuning import SEARCH, read_search
     from clipmsa.fusion.experiments.tuning import tune as run_search
     from clipmsa.fusion.training.config import RunConfig, configured
 
-    base = configured(RunConfig(), config, set_ or [])
+    plugins.trust(trust or ())
+    base = configured(RunConfig(), config, settings or [])
     store = FeatureStore(features)
     folder = out or Path("runs") / f"{features.stem}-tune"
-    note("{}: {} utterances ({})", store.path, len(store), counts_by_split(store))
+    note("{}: {} utterances ({})", store.path, len(store), store.counts_by_split)
     best = float("inf")
     before: int | None = None
     with progress("tune", "trials") as advance:
@@ -70,8 +67,7 @@ def tune(
             trials=trials,
             search=read_search(search or SEARCH, base),
             seeds=parse_seeds(seeds),
-            device=pick_device(device),
-            workers=workers or default_workers(device),
+            resources=resources(device, workers=workers),
             on_trial=on_trial,
         )
     warn_untrained(store.untrained_streams)

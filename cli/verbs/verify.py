@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipmsa.cli.console import note, out, progress
+from clipmsa.cli.options import Layout
 from clipmsa.devices import pick_device
+from clipmsa.progress import progress
+from clipmsa.terminal import note, out
 
 if TYPE_CHECKING:
     from clipmsa.cache.verify import Verdict
@@ -24,6 +26,7 @@ def verify(
     folds: Annotated[
         Path | None, typer.Option(help="Of a dataset: JSON lists of videos, as for extract.")
     ] = None,
+    layout: Layout = None,
     check_speech: Annotated[
         bool,
         typer.Option("--check-speech", help="List clips whose text does not fit their length."),
@@ -49,8 +52,8 @@ def verify(
     """
     from clipmsa.extract.datasets.tables import TABLE_SUFFIXES
 
-    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
-        verdict, clips = _dataset(path, folds)
+    if layout or path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+        verdict, clips = _dataset(path, folds, layout)
     elif listen:
         raise typer.BadParameter("a store holds no sound; give the dataset", param_hint="--listen")
     else:
@@ -65,7 +68,7 @@ def verify(
     if check_speech:
         odd += _print_paces(clips)
     if listen:
-        odd += _print_unheard(path, folds, listen, device)
+        odd += _print_unheard(path, folds, layout, listen, device)
     if verdict.faults:
         note("[bold red]{} faults[/] in {}", len(verdict.faults), path)
         raise typer.Exit(1)
@@ -85,11 +88,13 @@ def _store(path: Path) -> tuple[Verdict, list[tuple[str, str, float]]]:
         return verify_apart(path, advance)
 
 
-def _dataset(path: Path, folds: Path | None) -> tuple[Verdict, list[tuple[str, str, float]]]:
+def _dataset(
+    path: Path, folds: Path | None, layout: str | None
+) -> tuple[Verdict, list[tuple[str, str, float]]]:
     from clipmsa.extract.datasets.read import read_dataset
     from clipmsa.extract.datasets.survey import verify_dataset
 
-    manifest = read_dataset(str(path), None, folds)
+    manifest = read_dataset(str(path), None, folds, layout)
     with progress("verify", "files") as advance:
         verdict, seconds = verify_dataset(manifest, os.cpu_count() or 1, advance)
     utterances = [clip.utterance for clip in manifest.clips]
@@ -113,36 +118,28 @@ def _print_paces(clips: list[tuple[str, str, float]]) -> int:
     return len(paces)
 
 
-def _print_unheard(path: Path, folds: Path | None, transcriber: str, device: str) -> int:
+def _print_unheard(
+    path: Path, folds: Path | None, layout: str | None, transcriber: str, device: str
+) -> int:
     """Give how many texts are not what is heard."""
     from rich.table import Table
 
-    from clipmsa.cache.errors import MediaError
-    from clipmsa.extract import media
     from clipmsa.extract.datasets.read import read_dataset
-    from clipmsa.extract.transcripts.mismatch import unheard
+    from clipmsa.extract.transcripts.mismatch import listened, unheard
     from clipmsa.extract.transcripts.transcriber import find_transcriber
     from clipmsa.extract.weights.find import weights_mode
 
     listener = find_transcriber(weights_mode(transcriber), pick_device(device))
-    clips = {clip.utterance.id: clip for clip in read_dataset(str(path), None, folds).clips}
-    surprises: dict[str, float] = {}
+    clips = read_dataset(str(path), None, folds, layout).clips
     with progress("listen", "clips") as advance:
-        for done, (id_, clip) in enumerate(clips.items(), 1):
-            try:
-                sound = media.read_waveform(clip.path, clip.start, clip.end)
-            except MediaError:  # which the verdict has told, or extract will
-                sound = None
-            if sound is not None:
-                surprises[id_] = listener.surprise(*sound, clip.utterance.text)
-            advance(done, len(clips))
+        surprises = listened(clips, listener, advance)
+    texts = {clip.utterance.id: clip.utterance.text for clip in clips}
     odd = unheard(surprises)
     if not odd:
         note("listen: every text sounds like its clip, or there are too few clips to tell")
         return 0
     table = Table("text and sound disagree", "nats a letter", "text")
     for id_ in odd:
-        text = clips[id_].utterance.text
-        table.add_row(id_, f"{surprises[id_]:.2f}", text[:60])
+        table.add_row(id_, f"{surprises[id_]:.2f}", texts[id_][:60])
     out.print(table)
     return len(odd)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipmsa.cli.console import note, out, progress, styled
+from clipmsa.cli.options import Profile as Shipped
+from clipmsa.progress import progress
+from clipmsa.terminal import note, out, styled
 
 if TYPE_CHECKING:
     from clipmsa.extract.profiles.profile import Profile
@@ -26,7 +28,7 @@ def weights(
     action: Annotated[
         Action, typer.Argument(help="list what there is and what is missing, or fetch it.")
     ] = Action.list,
-    profile: Annotated[str, typer.Option(help="paper, audioclip, or a TOML file.")] = "paper",
+    profile: Shipped = "paper",
     folder: Annotated[
         Path | None,
         typer.Option(

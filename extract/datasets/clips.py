@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from clipmsa.cache import Utterance
+from clipmsa.cache.frames import Framed
 from clipmsa.cache.spec import is_drawn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Published(NamedTuple):
+    """What somebody counted in a dataset, to compare with what is found."""
+
+    what: str  # clips or videos
+    whose: str
+    counts: tuple[int, int, int]  # train, valid, test
 
 
 @dataclass(frozen=True)
@@ -29,8 +42,8 @@ class Clip:
         return None if math.isinf(self.utterance.end) else self.utterance.end
 
 
-@dataclass(frozen=True)
-class Manifest:
+@dataclass(frozen=True, repr=False)
+class Manifest(Framed):
     """A dataset by name, its clips in the table's order."""
 
     dataset: str
@@ -40,11 +53,34 @@ class Manifest:
     block: str = ""  # which of how many blocks of the table this is, as 3/8; "" is the whole
     gaps: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what is missing -> ids
     media: tuple[Path, ...] = ()  # folders that hold clips and nothing else
+    joined: bool = False  # out of several files, and not read off one table that lists each clip
+    published: Sequence[Published] = ()  # what others counted in it
+
+    def __repr__(self) -> str:
+        videos = len(self.videos())
+        return f"Manifest({self.dataset!r}: {len(self.clips)} clips of {videos} videos)"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a clip: id, path, and all that is known of its utterance."""
+        import pandas as pd
+
+        names = [field.name for field in fields(Utterance)]
+        rows = [
+            [clip.utterance.id, str(clip.path), *(getattr(clip.utterance, n) for n in names)]
+            for clip in self.clips
+        ]
+        return pd.DataFrame(rows, columns=["id", "path", *names])
 
     @property
     def drawn(self) -> bool:
         """Whether the splits are our own draw, so that figures compare with nobody's."""
         return is_drawn(self.splits)
+
+    @property
+    def called(self) -> str:
+        """A name for files: the dataset's, and that of the block where it is one."""
+        index, _, count = self.block.partition("/")
+        return f"{self.dataset}.{index}-of-{count}" if self.block else self.dataset
 
     def shard(self, index: int, count: int) -> Manifest:
         """Block `index`, counted from 0, of `count` nearly equal blocks of the table.

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,8 @@ from clipmsa.cache.exchange.csd import ComputationalSequence, sentiment_column
 from clipmsa.cache.store import LABEL_LIMIT
 from clipmsa.cache.texts import read_text
 
-from .clips import Clip, Manifest
+from .clips import Clip, Manifest, Published
+from .layout import Layout
 from .tables import MediaFinder, file_name, is_file, label_of, parsed, records, seconds_of
 
 _MOSI_TABLE = "OpinionLevelSentiment.csv"
@@ -63,12 +64,45 @@ class _Segment(NamedTuple):
         return self.end <= max(0.0, self.start)
 
 
-def recognise(root: Path) -> str | None:
-    """`mosi`, `mosei`, or None where a folder is neither."""
-    segmented = _raw(root) / "Transcript" / "Segmented"
-    if any(segmented.glob("*.annotprocessed")):
-        return "mosi"
-    return "mosei" if any((segmented / "Combined").glob("*.txt")) else None
+class CmuMosi(Layout):
+    """CMU-MOSI as it is downloaded."""
+
+    name = "cmu-mosi"
+    looks_like = "Raw/Transcript/Segmented/*.annotprocessed, and labels"
+    # By MMSA's feature files, the labels that words are aligned with, the CMU SDK's fold lists.
+    published: ClassVar[Mapping[str, Sequence[Published]]] = {
+        "mosi": (
+            Published("clips", "MMSA", (1284, 229, 686)),
+            Published("clips", "word-aligned", (1281, 229, 685)),
+            Published("videos", "CMU folds", (52, 10, 31)),
+        )
+    }
+
+    def recognises(self, root: Path) -> bool:
+        return any((_raw(root) / "Transcript" / "Segmented").glob("*.annotprocessed"))
+
+    def read(self, root: Path) -> Manifest:
+        return read_mosi(root)
+
+
+class CmuMosei(Layout):
+    """CMU-MOSEI as it is downloaded."""
+
+    name = "cmu-mosei"
+    looks_like = f"Raw/Transcript/Segmented/Combined/*.txt, and {_MOSEI_CSD}"
+    published: ClassVar[Mapping[str, Sequence[Published]]] = {
+        "mosei": (
+            Published("clips", "MMSA", (16326, 1871, 4659)),
+            Published("clips", "labels csd", (16327, 1871, 4662)),
+            Published("videos", "CMU folds", (2249, 300, 678)),
+        )
+    }
+
+    def recognises(self, root: Path) -> bool:
+        return any((_raw(root) / "Transcript" / "Segmented" / "Combined").glob("*.txt"))
+
+    def read(self, root: Path) -> Manifest:
+        return read_mosei(root)
 
 
 def read_mosi(root: Path) -> Manifest:
@@ -215,7 +249,7 @@ def _manifest(
     layout = f"raw CMU-{dataset.upper()} ({told})"
     folders = tuple(f for f, n in ((media.full, media.cut), (media.segmented, media.pieces)) if n)
     ordered = {reason: sorted(ids) for reason, ids in gaps.items()}
-    return Manifest(dataset, clips, layout, gaps=ordered, media=folders)
+    return Manifest(dataset, clips, layout, gaps=ordered, media=folders, joined=True)
 
 
 def _utterance(key: tuple[str, str], text: str, segment: _Segment | None) -> Utterance:

@@ -15,22 +15,6 @@ from clipmsa.cache.verify import Verdict, label_fault, shared_videos
 from .clips import Clip, Manifest
 from .tables import is_file, is_media
 
-# What is counted, who counted it, and train, valid and test; from MMSA's feature files, the CMU
-# SDK's fold lists and CMU_MOSEI_Labels.csd.
-_PUBLISHED = {
-    "mosei": (
-        ("clips", "MMSA", (16326, 1871, 4659)),
-        ("clips", "labels csd", (16327, 1871, 4662)),
-        ("videos", "CMU folds", (2249, 300, 678)),
-    ),
-    "mosi": (
-        ("clips", "MMSA", (1284, 229, 686)),
-        ("clips", "word-aligned", (1281, 229, 685)),
-        ("videos", "CMU folds", (52, 10, 31)),
-    ),
-    "sims": (("clips", "CH-SIMS paper", (1368, 456, 457)),),
-}
-
 
 @dataclass(frozen=True)
 class Survey:
@@ -51,9 +35,7 @@ def survey(manifest: Manifest) -> Survey:
         "label 0": [sum(u.label == 0 for u in utterances) for utterances in by_split],
         "blank text": [sum(not u.text.strip() for u in utterances) for utterances in by_split],
     }
-    known = f"{manifest.dataset} {manifest.layout}".lower()
-    name = next((name for name in _PUBLISHED if name in known), None)
-    published = {(what, whose): n for what, whose, n in _PUBLISHED.get(name or "", ())}
+    published = {(what, whose): counts for what, whose, counts in manifest.published}
     used = {clip.path for clip in manifest.clips}
     gaps = dict(manifest.gaps)
     gaps["clip whose file is missing"] = [

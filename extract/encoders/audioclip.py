@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from clipmsa.cache.errors import ProfileError, WeightsError
 from clipmsa.extract.weights.tensors import load_strictly, read_state
 
-from .encoder import WINDOW_SECONDS, Encoder, Precision, seeded
+from .encoder import WINDOW_SECONDS, Encoder, Setup, seeded
 from .esresnext import ESResNeXt, audio_state_dict
 from .fast_layers import for_inference
 
@@ -35,26 +34,23 @@ class AudioClipSound(Encoder):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         try:
-            with seeded(stream):
+            with seeded(setup.stream):
                 model = ESResNeXt(**(architecture or {}))
         except ValueError as error:
-            raise ProfileError(f"stream '{stream}': architecture: {error}") from None
-        if checkpoint is not None:
-            full = read_state(checkpoint)
+            raise ProfileError(f"stream '{setup.stream}': architecture: {error}") from None
+        if setup.checkpoint is not None:
+            full = read_state(setup.checkpoint)
             try:
                 audio = audio_state_dict(full)
             except WeightsError as error:
-                raise WeightsError(f"{checkpoint}: {error}") from None
-            load_strictly(model, audio, checkpoint)
-        super().__init__(for_inference(model), device, precision)
+                raise WeightsError(f"{setup.checkpoint}: {error}") from None
+            load_strictly(model, audio, setup.checkpoint)
+        super().__init__(setup, for_inference(model))
         self.dim = model.fc.out_features
 
     def _encode(self, items: Sequence[NDArray[np.float32]]) -> list[Tensor]:

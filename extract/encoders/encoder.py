@@ -1,7 +1,7 @@
-"""What an encoder is: one frozen network with its own preprocessing, and the list of those here.
+"""What an encoder is: one frozen network with its own preprocessing.
 
-To add one, write a class like those in `text.py`, `speech.py`, `clip.py`, `audioclip.py` or
-`faces.py` and enter it in `_ENCODERS`; a profile then names it.
+To add one, write a class like those beside this file; a profile then names it, by the name that
+`registry.py` has for it or as `package.module:Class` (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -29,23 +31,39 @@ WINDOW_SECONDS = 120.0
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What every encoder is made with, whatever options it has of its own."""
+
+    stream: str  # its name, on which random weights depend
+    checkpoint: Path | None  # a file or a folder; None for random weights, or where it needs none
+    device: torch.device
+    precision: Precision
+
+
 class Encoder(ABC):
     """A frozen encoder: items of one kind in, rows of features out.
 
     `consumes` says what an item is: a `text` (str), a `waveform` ((samples,) float32 in [-1, 1] at
     `sample_rate`), or the `frames` of a clip (a list of arrays, each made by `prepare` from one
     (H, W, 3) uint8 RGB frame). Features of an item do not depend on the others in its batch.
+
+    A constructor takes a `Setup`, and keywords for the options that a profile may set; it gives its
+    network to this one, and sets `dim`.
     """
 
     modality: ClassVar[Literal["text", "audio", "vision"]]
     consumes: ClassVar[Literal["text", "waveform", "frames"]]
     level: Literal["utterance", "sequence"]
+    version: ClassVar[int] = 1  # raised when what it does to an item changes its features
+    faces: ClassVar[bool] = False  # whether rows are faces, of those frames that have one
+    weightless: ClassVar[bool] = False  # whether it needs no checkpoint, and is never untrained
     sample_rate: int = 0  # Hz, of encoders that consume a waveform
     dim: int
 
-    def __init__(self, module: nn.Module, device: torch.device, precision: Precision) -> None:
-        self.module = module.to(device).eval().requires_grad_(False)
-        self.device, self.precision = device, precision
+    def __init__(self, setup: Setup, module: nn.Module) -> None:
+        self.module = module.to(setup.device).eval().requires_grad_(False)
+        self.device, self.precision = setup.device, setup.precision
         # Held while it encodes for one lane of several: tokenizers are not made for two threads.
         self.alone: AbstractContextManager[Any] = (
             threading.Lock() if self.consumes == "text" else nullcontext()
@@ -56,12 +74,25 @@ class Encoder(ABC):
         return frame
 
     def encode(self, items: Sequence[Any]) -> list[NDArray[np.float32]]:
-        """(T, dim) rows for every item; (1, dim) at utterance level; T may be 0."""
+        """(T, dim) rows for every item; (1, dim) at utterance level; T may be 0.
+
+        Raises:
+            ValueError: `_encode` has not given that.
+        """
         with torch.inference_mode(), self._autocast():
-            return [rows.float().cpu().numpy() for rows in self._encode(items)]
+            encoded = [rows.float().cpu().numpy() for rows in self._encode(items)]
+        if len(encoded) != len(items):
+            raise ValueError(f"gave features of {len(encoded)} items for {len(items)}")
+        for rows in encoded:
+            one = self.level == "utterance" and len(rows) != 1
+            if rows.ndim != 2 or rows.shape[1] != self.dim or one:
+                wanted = f"({'1' if self.level == 'utterance' else 'T'}, {self.dim})"
+                raise ValueError(f"gave features of shape {rows.shape}, must be {wanted}")
+        return encoded
 
     @abstractmethod
-    def _encode(self, items: Sequence[Any]) -> list[Tensor]: ...
+    def _encode(self, items: Sequence[Any]) -> list[Tensor]:
+        """The rows of every item, on any device; `encode` brings them home."""
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -72,12 +103,13 @@ class Encoder(ABC):
                 yield
 
     def weights_digest(self) -> str:
-        """SHA-256 of the parameters and buffers, for random weights, which no file vouches for."""
+        """SHA-256 of the parameters and buffers, for those that no file vouches for; "" of none."""
+        tensors = sorted(self.module.state_dict().items())
         digest = hashlib.sha256()
-        for key, value in sorted(self.module.state_dict().items()):
+        for key, value in tensors:
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest() if tensors else ""
 
 
 class StatesEncoder(Encoder):
@@ -89,8 +121,8 @@ class StatesEncoder(Encoder):
     states: ClassVar[str]  # what states are called: tokens, frames
     poolings: ClassVar[tuple[str, ...]]
 
-    def __init__(self, module: nn.Module, device: torch.device, precision: Precision) -> None:
-        super().__init__(module, device, precision)
+    def __init__(self, setup: Setup, module: nn.Module) -> None:
+        super().__init__(setup, module)
         self._last: threading.local | None = None
 
     def read(self, stream: str, pooling: str) -> None:

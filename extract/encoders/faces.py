@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from torchvision.models.vgg import VGG, cfgs, make_layers
 from clipmsa.cache.errors import ProfileError
 from clipmsa.extract.weights.tensors import load_strictly, read_state
 
-from .encoder import Encoder, Precision, in_batches, seeded
+from .encoder import Encoder, Setup, in_batches, seeded
 from .fast_layers import InPieces, with_winograd
 
 _DETECT_BATCH = 32
@@ -45,13 +44,12 @@ class MtcnnFaces(Encoder):
     modality = "vision"
     consumes = "frames"
     level = "sequence"
+    faces = True
 
     def __init__(
         self,
-        stream: str,
+        setup: Setup,
         network: nn.Module,
-        device: torch.device,
-        precision: Precision,
         *,
         crop_side: int,
         detect_side: int,
@@ -64,19 +62,19 @@ class MtcnnFaces(Encoder):
     ) -> None:
         if not (crop_side >= detect_side >= min_face >= 1 and margin >= 0):
             raise ProfileError(
-                f"stream '{stream}': needs crop_side >= detect_side >= min_face >= 1 and "
+                f"stream '{setup.stream}': needs crop_side >= detect_side >= min_face >= 1 and "
                 f"margin >= 0, not {crop_side}, {detect_side}, {min_face} and {margin}"
             )
-        with seeded(stream):  # it draws random weights, too, before it loads its own
-            detector = MTCNN(min_face_size=min_face, device=device).eval()
+        with seeded(setup.stream):  # it draws random weights, too, before it loads its own
+            detector = MTCNN(min_face_size=min_face, device=setup.device).eval()
         # torch's max pools are three times as fast so, and detection by a third.
         self.detector = detector.to(memory_format=torch.channels_last)
-        super().__init__(network.to(memory_format=torch.channels_last), device, precision)
+        super().__init__(setup, network.to(memory_format=torch.channels_last))
         self.crop_side, self.detect_side = crop_side, detect_side
         self.min_face, self.margin = min_face, margin
         self.image_size, self.dim = image_size, dim
-        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        self._mean = torch.tensor(mean, device=setup.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=setup.device).view(1, 3, 1, 1)
 
     def prepare(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) -> the same picture with a short side of at most `crop_side` pixels."""
@@ -164,10 +162,7 @@ class MtcnnVgg(MtcnnFaces):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         crop_side: int = 360,
         detect_side: int = 180,
@@ -177,22 +172,22 @@ class MtcnnVgg(MtcnnFaces):
     ) -> None:
         sizes = {"image_size": 224, "shrink": 1, **(architecture or {})}
         if sizes.keys() != {"image_size", "shrink"}:
-            raise ProfileError(f"stream '{stream}': architecture takes image_size and shrink")
+            raise ProfileError(f"stream '{setup.stream}': architecture takes image_size and shrink")
         if not (sizes["image_size"] >= 32 and 1 <= sizes["shrink"] <= 64):  # VGG-11 halves 5 times
-            raise ProfileError(f"stream '{stream}': image_size is at least 32, shrink 1 to 64")
-        with seeded(stream):
+            raise ProfileError(
+                f"stream '{setup.stream}': image_size is at least 32, shrink 1 to 64"
+            )
+        with seeded(setup.stream):
             vgg = vgg11(sizes["shrink"])
-        if checkpoint is not None:
-            load_strictly(vgg, read_state(checkpoint), checkpoint)
-        if device.type == "cpu" and precision == "fp32":
+        if setup.checkpoint is not None:
+            load_strictly(vgg, read_state(setup.checkpoint), setup.checkpoint)
+        if setup.device.type == "cpu" and setup.precision == "fp32":
             vgg.features = InPieces(with_winograd(vgg.features), _CPU_PICTURES)
         # Up to fc7 and its ReLU; dropout between is off in eval mode.
         vgg.classifier = vgg.classifier[:5]
         super().__init__(
-            stream,
+            setup,
             vgg,
-            device,
-            precision,
             crop_side=crop_side,
             detect_side=detect_side,
             min_face=min_face,
@@ -213,10 +208,7 @@ class MtcnnInceptionResnet(MtcnnFaces):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         crop_side: int = 360,
         detect_side: int = 180,
@@ -225,19 +217,19 @@ class MtcnnInceptionResnet(MtcnnFaces):
         image_size: int = 160,
     ) -> None:
         if image_size < 80:  # below, its last convolutions have nothing to give
-            raise ProfileError(f"stream '{stream}': image_size is {image_size}, must be >= 80")
-        state = None if checkpoint is None else read_state(checkpoint)
+            raise ProfileError(
+                f"stream '{setup.stream}': image_size is {image_size}, must be >= 80"
+            )
+        state = None if setup.checkpoint is None else read_state(setup.checkpoint)
         people = 0 if state is None or "logits.bias" not in state else len(state["logits.bias"])
-        with seeded(stream):
+        with seeded(setup.stream):
             network = InceptionResnetV1(classify=people > 0, num_classes=people or None)
-        if checkpoint is not None and state is not None:
-            load_strictly(network, state, checkpoint)
+        if setup.checkpoint is not None and state is not None:
+            load_strictly(network, state, setup.checkpoint)
         network.classify, network.logits = False, None
         super().__init__(
-            stream,
+            setup,
             network,
-            device,
-            precision,
             crop_side=crop_side,
             detect_side=detect_side,
             min_face=min_face,

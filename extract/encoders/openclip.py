@@ -24,7 +24,7 @@ from transformers import dynamic_module_utils
 from clipmsa.cache.errors import ProfileError, WeightsError
 from clipmsa.extract.weights.tensors import load_strictly, read_state
 
-from .encoder import Encoder, Precision, in_batches, seeded, sizes_of
+from .encoder import Encoder, Setup, in_batches, seeded, sizes_of
 from .fast_layers import OneQueryAttention, for_inference, with_winograd
 
 _TEXT_BATCH = 64
@@ -44,16 +44,13 @@ class OpenClipText(Encoder):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         architecture: str | Mapping[str, Any],
     ) -> None:
-        model = _clip(stream, checkpoint, architecture)
+        model = _clip(setup, architecture)
         model.visual = nn.Identity()  # half the weights; this stream has no use for them
-        super().__init__(model, device, precision)
+        super().__init__(setup, model)
         name = architecture if isinstance(architecture, str) else "RN50"
         with _quiet():
             self.tokenizer = open_clip.get_tokenizer(name, context_length=model.context_length)
@@ -86,32 +83,31 @@ class OpenClipImage(Encoder):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         architecture: str | Mapping[str, Any],
         preprocess: Mapping[str, Any] | None = None,
     ) -> None:
-        model = _clip(stream, checkpoint, architecture)
+        model = _clip(setup, architecture)
         tower = model.visual
         # Other towers may use a batch norm otherwise than after a convolution.
         if isinstance(tower, ModifiedResNet):
             tower = for_inference(tower)
             tower.attnpool = OneQueryAttention(tower.attnpool)
-            if device.type == "cpu" and precision == "fp32":
+            if setup.device.type == "cpu" and setup.precision == "fp32":
                 tower = with_winograd(tower)
-        super().__init__(tower.to(memory_format=torch.channels_last), device, precision)
+        super().__init__(setup, tower.to(memory_format=torch.channels_last))
         chosen = {**open_clip.get_model_preprocess_cfg(model), **(preprocess or {})}
         settings = PreprocessCfg(**chosen)
         steps = image_transform_v2(settings, is_train=False).transforms
         if not isinstance(steps[-1], Normalize):
-            raise ProfileError(f"stream '{stream}': open_clip's preprocessing has changed its form")
+            raise ProfileError(
+                f"stream '{setup.stream}': open_clip's preprocessing has changed its form"
+            )
         # Resized pixels are kept as bytes; to floats and normalised only on the device.
         self._resize = Compose(steps[:-2])
-        self._mean = torch.tensor(settings.mean, device=device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(settings.std, device=device).view(1, 3, 1, 1) * 255
+        self._mean = torch.tensor(settings.mean, device=self.device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(settings.std, device=self.device).view(1, 3, 1, 1) * 255
         size = settings.size if isinstance(settings.size, int) else settings.size[0]
         self.dim = self._embed([np.zeros((size, size, 3), np.uint8)]).shape[-1]
 
@@ -135,8 +131,9 @@ class OpenClipImage(Encoder):
         return vectors
 
 
-def _clip(stream: str, checkpoint: Path | None, architecture: str | Mapping[str, Any]) -> Any:
+def _clip(setup: Setup, architecture: str | Mapping[str, Any]) -> Any:
     """An open_clip model in eval mode: by its name in open_clip, or from a table of sizes."""
+    stream, checkpoint = setup.stream, setup.checkpoint
     with seeded(stream):
         if isinstance(architecture, str):
             if architecture not in open_clip.list_models():

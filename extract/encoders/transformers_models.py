@@ -69,7 +69,7 @@ def random_model(stream: str, architecture: Mapping[str, Any] | None) -> Any:
     model_type = values.pop("model_type", None)
     if model_type is None:
         raise ProfileError(
-            f"stream '{stream}': --weights random needs `architecture = {{ model_type = ... }}`"
+            f"stream '{stream}': `weights='random'` needs `architecture = {{ model_type = ... }}`"
         )
     if model_type not in CONFIG_MAPPING:
         raise ProfileError(f"stream '{stream}': transformers has no model_type '{model_type}'")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from clipmsa.cache.errors import ProfileError
 
-from .encoder import WINDOW_SECONDS, Precision, StatesEncoder
+from .encoder import WINDOW_SECONDS, Setup, StatesEncoder
 from .transformers_models import (
     load_features,
     load_pretrained,
@@ -42,26 +41,25 @@ class TransformersSpeech(StatesEncoder):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         pooling: Literal["mean", "none"] = "mean",
         rate: float | None = None,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        self.read(stream, pooling, rate)
-        if checkpoint is None:
-            model = random_model(vectors_of(stream, self.states, pooling), architecture)
+        self.read(setup.stream, pooling, rate)
+        if setup.checkpoint is None:
+            model = random_model(vectors_of(setup.stream, self.states, pooling), architecture)
             self.features = Wav2Vec2FeatureExtractor()
         else:
-            model, self.features = load_pretrained(checkpoint), load_features(checkpoint)
+            model = load_pretrained(setup.checkpoint)
+            self.features = load_features(setup.checkpoint)
         if not hasattr(model.config, "conv_kernel"):
             raise ProfileError(
-                f"stream '{stream}': {type(model).__name__} does not take waveforms as wav2vec 2.0"
+                f"stream '{setup.stream}': {type(model).__name__} does not take waveforms as "
+                f"wav2vec 2.0"
             )
-        super().__init__(model, device, precision)
+        super().__init__(setup, model)
         self.sample_rate = int(self.features.sampling_rate)
         self.dim = int(model.config.hidden_size)
         self.shortest = receptive_field(model.config.conv_kernel, model.config.conv_stride)

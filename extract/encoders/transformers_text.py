@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from clipmsa.cache.errors import ProfileError
 
-from .encoder import Precision, StatesEncoder, in_batches
+from .encoder import Setup, StatesEncoder, in_batches
 from .transformers_models import (
     HashedWords,
     load_pretrained,
@@ -38,25 +37,25 @@ class TransformersText(StatesEncoder):
 
     def __init__(
         self,
-        stream: str,
-        checkpoint: Path | None,
-        device: torch.device,
-        precision: Precision,
+        setup: Setup,
         *,
         pooling: Literal["cls", "mean", "none"] = "cls",
         max_tokens: int = 512,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        self.read(stream, pooling)
+        self.read(setup.stream, pooling)
         if max_tokens < 2:  # [CLS] and [SEP]
-            raise ProfileError(f"stream '{stream}': max_tokens is {max_tokens}, must be at least 2")
+            raise ProfileError(
+                f"stream '{setup.stream}': max_tokens is {max_tokens}, must be at least 2"
+            )
         model: Any
-        if checkpoint is None:
-            model = random_model(vectors_of(stream, self.states, pooling), architecture)
+        if setup.checkpoint is None:
+            model = random_model(vectors_of(setup.stream, self.states, pooling), architecture)
             self.tokenizer: Any = HashedWords(model.config.vocab_size)
         else:
-            model, self.tokenizer = load_pretrained(checkpoint), load_tokenizer(checkpoint)
-        super().__init__(model, device, precision)
+            model = load_pretrained(setup.checkpoint)
+            self.tokenizer = load_tokenizer(setup.checkpoint)
+        super().__init__(setup, model)
         self.max_tokens = max_tokens
         self.dim = int(model.config.hidden_size)
 

@@ -36,7 +36,7 @@ def merge_stores(shards: Sequence[Path], out: Path, *, partial: bool = False) ->
             owner[id_] = store.path
     shard = _joined(stores)
     if shard and not partial:
-        raise StoreError(f"{out}: {_gap(shard)}; give their stores too, or --partial to do without")
+        raise StoreError(f"{out}: {_gap(shard)}; give theirs too, or `partial=True` to do without")
     for store in stores:
         refuse_damage(store)
     fingerprints = {name: stream.spec.fingerprint for name, stream in first.streams.items()}

@@ -311,15 +311,16 @@ def _refuse_to_mix(
             if spec.fingerprint != plan.fingerprint:
                 raise FingerprintError(
                     f"{existing.path}: stream '{name}' was made in another way "
-                    f"({difference(spec.config, plan.config)}); use another --out, or "
-                    f"--streams {name} --overwrite to encode it anew"
+                    f"({difference(spec.config, plan.config)}); use another `out`, or "
+                    f"`streams={name!r}` and `overwrite=True` to encode it anew"
                 )
     listed = {clip.utterance.id for clip in manifest.clips}
     unlisted = [id_ for id_ in existing.ids if id_ not in listed]
     if unlisted:
         raise StoreError(
             f"{existing.path}: holds {len(unlisted)} clips that this run does not list "
-            f"('{unlisted[0]}', ...); drop --limit, use another --out, or --overwrite to drop them"
+            f"('{unlisted[0]}', ...); drop `limit`, use another `out`, or drop them with "
+            f"`overwrite=True`"
         )
 
 
@@ -336,7 +337,7 @@ def _refuse_gaps(
         if lacking:
             raise StoreError(
                 f"{out}: its stream '{name}' lacks {len(lacking)} of the clips "
-                f"('{lacking[0]}', ...); extract '{name}' too, or use another --out"
+                f"('{lacking[0]}', ...); extract '{name}' too, or use another `out`"
             )
 
 

@@ -10,16 +10,13 @@ from typing import Any
 
 import torch
 
-from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ClipmsaError, ProfileError, WeightsError
+from clipmsa.cache import StreamSpec, plugins
+from clipmsa.cache.errors import ClipmsaError, PluginError, ProfileError, WeightsError
 from clipmsa.cache.provenance import canonical_json, fingerprint
-from clipmsa.extract.encoders.encoder import Encoder, Precision, StatesEncoder
-from clipmsa.extract.encoders.registry import encoder_class
+from clipmsa.extract.encoders import registry
+from clipmsa.extract.encoders.encoder import Encoder, Precision, Setup, StatesEncoder
 from clipmsa.extract.profiles.profile import Profile, StreamRecipe
-from clipmsa.extract.weights.find import Checkpoint, WeightsMode, find_checkpoint
-
-# Raised when decoding or preprocessing changes what features are; part of every fingerprint.
-PREPROCESSING = 1
+from clipmsa.extract.weights.find import NO_WEIGHTS, Checkpoint, WeightsMode, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,17 +43,15 @@ class StreamPlan:
     @cached_property
     def config(self) -> dict[str, Any]:
         """All that decides the features; engine, device and batch size do not."""
-        encoder = encoder_class(self.recipe.encoder)
         media = self.settings.profile.media
         return {
-            "encoder": self.recipe.encoder,
+            **registry.identity(self.recipe.encoder),
             "options": dict(self.recipe.options),
             "weights": self.checkpoint.identity,
             "precision": self.settings.precision,
-            "preprocessing": PREPROCESSING,
             **(
                 {"media": {"fps": media.fps, "max_frames": media.max_frames}}
-                if encoder.consumes == "frames"
+                if registry.encoder_class(self.recipe.encoder).consumes == "frames"
                 else {}
             ),
         }
@@ -71,30 +66,33 @@ class StreamPlan:
         Raises:
             WeightsError: the checkpoint does not fit.
             ProfileError: the profile sets an option that the encoder does not have.
+            PluginError: an encoder from outside fails, or leaves something out.
         """
         if isinstance(vectors, StatesEncoder):
             states = vectors.sharing()
             readout = {k: v for k, v in self.recipe.options.items() if k in ("pooling", "rate")}
             states.read(self.recipe.name, **readout)
             return states
-        make: Callable[..., Encoder] = encoder_class(self.recipe.encoder)
+        name, settings = self.recipe.encoder, self.settings
+        make: Callable[..., Encoder] = registry.encoder_class(name)
+        setup = Setup(self.recipe.name, self.checkpoint.path, settings.device, settings.precision)
         try:
-            return make(
-                self.recipe.name,
-                self.checkpoint.path,
-                self.settings.device,
-                self.settings.precision,
-                **self.recipe.options,
-            )
+            encoder = make(setup, **self.recipe.options)
         except (ClipmsaError, MemoryError):
             raise
         except Exception as error:  # of a value, each library raises its own
-            if not (self.settings.profile.file or isinstance(error, TypeError)):
+            if name not in registry.ENCODERS.shipped:
+                raise PluginError(
+                    f"stream '{self.recipe.name}': encoder '{name}' fails: {plugins.told(error)}"
+                ) from error
+            if not (settings.profile.file or isinstance(error, TypeError)):
                 raise
             raise ProfileError(
-                f"stream '{self.recipe.name}': encoder '{self.recipe.encoder}' does not take "
-                f"these options ({' '.join(str(error).split())})"
+                f"stream '{self.recipe.name}': encoder '{name}' does not take these options "
+                f"({' '.join(str(error).split())})"
             ) from error
+        registry.refuse_unfinished(name, encoder)
+        return encoder
 
     def spec(self, encoder: Encoder) -> StreamSpec:
         """What the store records of the stream."""
@@ -123,6 +121,9 @@ def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
     missing: list[WeightsError] = []
     found: dict[str, Checkpoint] = {}  # streams may share a file: it is read and hashed once
     for recipe in settings.profile.streams:
+        if registry.encoder_class(recipe.encoder).weightless:
+            plans[recipe.name] = StreamPlan(recipe, NO_WEIGHTS, settings)
+            continue
         source = canonical_json(recipe.source)
         try:
             if source not in found:
@@ -138,5 +139,5 @@ def plan_streams(settings: Settings) -> dict[str, StreamPlan]:
         plans[recipe.name] = StreamPlan(recipe, found[source], settings)
     if missing:
         more = f" (and {len(missing) - 1} more streams lack theirs)" if len(missing) > 1 else ""
-        raise WeightsError(f"{missing[0]} (or --weights random to try without){more}")
+        raise WeightsError(f"{missing[0]} (or `weights='random'` to try without){more}")
     return plans

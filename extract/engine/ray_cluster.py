@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clipmsa.cache import StreamSpec
+from clipmsa.cache import StreamSpec, plugins
 from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import ClipmsaError
 from clipmsa.cache.spec import Failure
@@ -52,11 +52,14 @@ class Cluster:
 class _Actor:
     """Runs units in its own process, two at a time; Ray makes the threads."""
 
-    def __init__(self, plans: Mapping[str, StreamPlan], settings: Settings) -> None:
-        self.plans, self.settings = plans, settings
+    def __init__(
+        self, plans: Mapping[str, StreamPlan], settings: Settings, places: plugins.Places
+    ) -> None:
+        self.plans, self.settings, self.places = plans, settings, places
 
     def load(self) -> Mapping[str, StreamSpec]:
         """Not in __init__, out of which Ray makes an error of its own from any other."""
+        self.places.use()
         self.worker = Worker(self.plans, self.settings)
         return self.worker.specs
 
@@ -84,7 +87,9 @@ class _RayWorkers:
         self.batch = settings.batch_clips
         options = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_concurrency": _AHEAD}
         actor_class = self.ray.remote(**options)(_Actor)
-        self._new: Callable[[], Any] = lambda: actor_class.remote(plans, settings)
+        self._new: Callable[[], Any] = lambda: actor_class.remote(
+            plans, settings, plugins.Places.here()
+        )
         self.loading: dict[Any, Any] = {}  # reference -> actor
         self.running: dict[Any, tuple[Any, _Unit]] = {}  # reference -> actor, what it does
         self.actors: list[Any] = []  # that have loaded
@@ -133,7 +138,7 @@ class _RayWorkers:
             raise ClipmsaError(
                 f"the Ray cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} "
                 f"GPUs, a worker asks for {cluster.cpus:g} and {cluster.gpus:g}; "
-                f"ask for less with --ray-cpus and --ray-gpus"
+                f"ask for less with `ray_cpus` and `ray_gpus`"
             )
         return count
 

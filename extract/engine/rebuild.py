@@ -21,11 +21,11 @@ from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import FingerprintError, MediaError
 from clipmsa.cache.provenance import difference
 from clipmsa.extract.datasets.clips import Clip
+from clipmsa.extract.encoders import registry
 from clipmsa.extract.encoders.encoder import Encoder
-from clipmsa.extract.encoders.faces import MtcnnFaces
 from clipmsa.extract.profiles.profile import Media, Profile, StreamRecipe, check_precision
 from clipmsa.extract.profiles.recorded import find_recorded
-from clipmsa.extract.weights.find import WeightsMode, find_checkpoint
+from clipmsa.extract.weights.find import NO_WEIGHTS, WeightsMode, find_checkpoint
 from clipmsa.extract.weights.offline import offline
 
 from .decode import Decoded, decode
@@ -128,7 +128,7 @@ class ClipEncoders:
                     result.rows, result.error = {}, f"stream '{name}': {rows}"
                     continue
                 result.rows[name] = rows
-                if isinstance(encoder, MtcnnFaces):
+                if encoder.faces:
                     result.frames, result.faces = len(item), len(rows)
         return results
 
@@ -145,7 +145,9 @@ def _plan(spec: StreamSpec, mode: WeightsMode, device: torch.device) -> StreamPl
             f"it, as those of `clipmsa extract` do; features of new clips cannot be made"
         ) from None
     recipe = StreamRecipe(spec.name, encoder, spec.branch, {}, options)
-    if spec.untrained:
+    if registry.encoder_class(encoder).weightless:
+        checkpoint = NO_WEIGHTS
+    elif spec.untrained:
         checkpoint = find_checkpoint(spec.name, {}, "random")
     else:
         checkpoint = find_recorded(spec, mode)

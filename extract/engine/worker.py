@@ -199,7 +199,7 @@ def encode_items(
     except Exception as error:  # each library raises its own
         if "out of memory" in str(error).lower():
             raise ClipmsaError(
-                f"stream '{name}': out of memory; use a smaller --batch-size"
+                f"stream '{name}': out of memory; use a smaller `batch_size`"
             ) from error
         if len(items) > 1:  # find the culprit
             return [rows for item in items for rows in encode_items(name, encoder, [item])]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from clipmsa.cache.errors import ProfileError
+from clipmsa.cache.errors import PluginError, ProfileError
 from clipmsa.cache.provenance import canonical_json
 from clipmsa.cache.spec import BRANCHES
 from clipmsa.cache.texts import read_text
+from clipmsa.extract.encoders import registry
 from clipmsa.extract.encoders.encoder import Precision, StatesEncoder, states_name
-from clipmsa.extract.encoders.registry import encoder_class
 
 _SHIPPED = Path(__file__).parent
 _LONGEST = 60_000  # characters of a stream's table: HDF5 keeps an attribute of 64 KB
@@ -91,7 +91,7 @@ class Profile:
         """
         more = []
         for recipe in self.streams:
-            encoder = encoder_class(recipe.encoder)
+            encoder = registry.encoder_class(recipe.encoder)
             if issubclass(encoder, StatesEncoder) and recipe.options.get("pooling") != "none":
                 options = {**recipe.options, "pooling": "none"}
                 if encoder.consumes == "waveform" and rate is not None:
@@ -112,7 +112,8 @@ def load_profile(name: str) -> Profile:
     Raises:
         ProfileError: no such profile, or it names what does not exist.
     """
-    path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
+    mine = name.endswith(".toml")
+    path = Path(name) if mine else _SHIPPED / f"{name}.toml"
     if not path.exists():
         shipped = ", ".join(shipped_profiles())
         raise ProfileError(f"no profile '{name}'; there are {shipped}, or give a TOML file")
@@ -135,14 +136,15 @@ def load_profile(name: str) -> Profile:
         media = Media(**content.get("media", {}))
     except TypeError:
         raise ProfileError(f"{path}: [media] takes fps and max_frames") from None
-    streams = tuple(_recipe(path, *item) for item in content.get("streams", {}).items())
+    streams = tuple(_recipe(path, mine, *item) for item in content.get("streams", {}).items())
     if not streams:
         raise ProfileError(f"{path}: no [streams.NAME] table")
-    file = name if name.endswith(".toml") else ""
+    file = name if mine else ""
     return Profile(path.stem, content.get("weights", "pretrained"), media, streams, file)
 
 
-def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
+def _recipe(path: Path, mine: bool, name: str, table: Mapping[str, Any]) -> StreamRecipe:
+    """A stream's table; `mine` says that the user wrote it, who may name code of their own."""
     if not name.isprintable() or "/" in name or name in ("", ".") or not isinstance(table, Mapping):
         raise ProfileError(
             f"{path}: '{name}' is no [streams.NAME] table, NAME of printable characters without a "
@@ -162,8 +164,9 @@ def _recipe(path: Path, name: str, table: Mapping[str, Any]) -> StreamRecipe:
     except KeyError as error:
         raise ProfileError(f"{path}: [streams.{name}] has no {error}") from None
     try:
-        encoder_class(str(encoder))  # refuses an unknown name before anything is loaded
-    except ProfileError as error:
+        # Refuses an unknown name before anything is loaded.
+        registry.encoder_class(str(encoder), written=mine)
+    except PluginError as error:
         raise ProfileError(f"{path}: [streams.{name}] {error}") from None
     if branch not in BRANCHES:
         raise ProfileError(

@@ -66,7 +66,7 @@ def find_recorded(spec: StreamSpec, mode: WeightsMode) -> Checkpoint:
     raise WeightsError(
         f"weights of '{spec.name}' (SHA-256 {digest[:16]}) not found in {looked}; they came from "
         f"{source_name(source)}, where nothing is opened only because a model's file names it; "
-        f"name a folder that has '{names[-1]}' with --weights"
+        f"name a folder that has '{names[-1]}' with `weights`"
     )
 
 

@@ -1,4 +1,4 @@
-"""A video to utterances: where it is cut, and what is said in each piece."""
+"""Videos to utterances: where they are cut, what is said in each piece, and a table of them all."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import glob
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipmsa.cache import Utterance
-from clipmsa.cache.errors import MediaError, SubtitleError
+from clipmsa.cache.errors import MediaError, SubtitleError, TableError
+from clipmsa.cache.spec import SPLITS
 from clipmsa.cache.texts import read_text
 from clipmsa.extract import media
 from clipmsa.extract.datasets.clips import Clip
+from clipmsa.extract.datasets.folds import drawn_folds
+from clipmsa.extract.datasets.mmsa_layout import video_id
 from clipmsa.extract.datasets.tables import MEDIA_SUFFIXES, is_media
 
 from . import subtitles
@@ -114,7 +118,7 @@ def sidecar(video: Path) -> Path | None:
     english = [name for known in _ENGLISH for name in by_language.get(known, ())]
     if not exact and not english and len(by_language) > 1:
         several = ", ".join(min(named) for named in by_language.values())
-        raise SubtitleError(f"{video}: beside it are {several}; give one with --subtitles")
+        raise SubtitleError(f"{video}: beside it are {several}; give one with `subtitles`")
     others = [name for named in by_language.values() for name in named]
     for named in (exact, english, others):
         if named:
@@ -166,3 +170,73 @@ def _media_files(folder: Path) -> Iterator[Path]:
         for file in files:
             if is_media(file) and not file.startswith("."):
                 yield Path(parent) / file
+
+
+class TableRow(NamedTuple):
+    """A row of a table as `read_dataset` reads it; a whole video has no times."""
+
+    path: str  # from the table's folder
+    clip_id: int
+    start: float | str
+    end: float | str
+    text: str
+    label: str  # to be filled in
+    split: str
+
+
+def cut_to_table(
+    videos: Iterable[Path],
+    home: Path,
+    script: Script,
+    on_video: Callable[[int, int, int], None] = lambda done, total, rows: None,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> list[TableRow]:
+    """The utterances of videos, for a table in the folder `home`; labels are left empty.
+
+    Videos are drawn for train, valid and test whole, where there are three: one speaker's
+    utterances in two splits would flatter a model. What cannot be cut is told to `on_note`.
+
+    Raises:
+        TableError: a video is not below `home`, or a table could not name it.
+    """
+    paths: dict[str, Path] = {}  # as the table has them
+    for video in videos:
+        paths.setdefault(_from(home, video), video)
+    splits = dict.fromkeys(map(video_id, paths), "train")
+    if len(splits) >= len(SPLITS):
+        splits = dict(drawn_folds(splits).of)
+    rows: list[TableRow] = []
+    clips_of: Counter[str] = Counter()
+    for number, (path, video) in enumerate(paths.items(), 1):
+        try:
+            clips, faults = utterances(video, script)
+            heard = [script.transcriber.heard(c) for c in clips] if script.transcriber else clips
+        except (MediaError, SubtitleError) as error:
+            on_note(f"left out {error}")
+        else:
+            for fault in faults:
+                on_note(fault)
+            id_ = video_id(path)
+            if id_ in clips_of:
+                on_note(f"{path}: of the same name as another file, so both are one video")
+            for clip in heard:
+                rows.append(_row(clip, path, clips_of[id_], splits[id_]))
+                clips_of[id_] += 1
+        on_video(number, len(paths), len(rows))
+    return rows
+
+
+def _from(home: Path, video: Path) -> str:
+    if not video.resolve().is_relative_to(home):
+        raise TableError(f"{video}: is not below {home}, the folder of the table")
+    path = video.resolve().relative_to(home).as_posix()
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise TableError(f"{video}: a name that is not UTF-8; rename it") from None
+    return path
+
+
+def _row(clip: Clip, path: str, clip_id: int, split: str) -> TableRow:
+    start, end = ("", "") if clip.end is None else (round(clip.start, 3), round(clip.end, 3))
+    return TableRow(path, clip_id, start, end, clip.utterance.text, "", split)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clipmsa.cache.errors import MediaError
+from clipmsa.extract import media
+
+if TYPE_CHECKING:
+    from clipmsa.extract.datasets.clips import Clip
+
+    from .transcriber import Transcriber
 
 FASTEST = 7.0  # words a second that nobody speaks for a whole sentence
 _FEWEST_WORDS = 3  # of fewer, the pace says little
@@ -48,6 +56,24 @@ def unheard(surprises: Mapping[str, float]) -> list[str]:
     known = {id_: value for id_, value in surprises.items() if not math.isnan(value)}
     scored = zip(outliers(known.values()).tolist(), known, strict=True)
     return [id_ for score, id_ in sorted(scored, reverse=True) if score > UNUSUAL]
+
+
+def listened(
+    clips: Sequence[Clip],
+    listener: Transcriber,
+    on_clip: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, float]:
+    """How little each clip sounds like its text, by id; clips without sound are left out."""
+    surprises: dict[str, float] = {}
+    for done, clip in enumerate(clips, 1):
+        try:
+            sound = media.read_waveform(clip.path, clip.start, clip.end)
+        except MediaError:  # which a check of the dataset tells, and extracting it
+            sound = None
+        if sound is not None:
+            surprises[clip.utterance.id] = listener.surprise(*sound, clip.utterance.text)
+        on_clip(done, len(clips))
+    return surprises
 
 
 def count_words(text: str) -> int:

@@ -41,10 +41,10 @@ _NEVER = ("*.py",)  # tokenization_*.py among them: no code is run, and none is 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk (`path` a file or a folder), or random weights from a seed."""
+    """A checkpoint on disk (`path` a file or a folder), random weights from a seed, or none."""
 
     path: Path | None
-    name: str  # as `source_of` reads it, or "random (seed 0)": what the store records
+    name: str  # as `source_of` reads it, "random (seed 0)" or "none": what the store records
     sha256: str  # of the file, or of a folder's files; "" for random weights
 
     @property
@@ -52,9 +52,14 @@ class Checkpoint:
         """The part of the fingerprint that the weights are."""
         if self.path is not None:
             return {"sha256": self.sha256}
+        if self.name == NO_WEIGHTS.name:
+            return {}
         import torch
 
         return {"random": self.name, "torch": torch.__version__}
+
+
+NO_WEIGHTS = Checkpoint(None, "none", "")  # of an encoder that needs no checkpoint
 
 
 def weights_mode(text: str) -> WeightsMode:
@@ -70,7 +75,7 @@ def weights_mode(text: str) -> WeightsMode:
     folder = Path(text)
     if not folder.is_dir():
         raise WeightsError(
-            f"--weights {text}: no such folder; give pretrained, random, or a folder of checkpoints"
+            f"`weights={text!r}`: no such folder; give pretrained, random, or a folder of them"
         )
     return folder
 
@@ -114,7 +119,7 @@ def find_checkpoint(
     else:
         raise ProfileError(
             f"stream '{stream}': the profile names no source of pretrained weights; "
-            f"it is made for --weights random"
+            f"it is made for `weights='random'`"
         )
     folder = shlex.quote(str(root or "weights"))
     command = fetched_with and f"`clipmsa weights fetch {fetched_with} --dir {folder}`"
@@ -122,9 +127,9 @@ def find_checkpoint(
         why = f" ({place.reason})" if place.reason else ""
         remedy = "put them there"
         if command and "path" not in source:
-            remedy = f"get them with {command} and pass --weights {folder}"
+            remedy = f"get them with {command} and pass `weights={folder!r}`"
         elif not command:
-            remedy += ", or name a folder that has them with --weights"
+            remedy += ", or name a folder that has them with `weights`"
         raise WeightsError(
             f"weights of '{stream}' not found at {place.missing}; source "
             f"{source_name(source)}{why}; {remedy}"

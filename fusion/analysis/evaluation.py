@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError, FingerprintError
+from clipmsa.cache.frames import Framed
 from clipmsa.cache.provenance import difference
-from clipmsa.fusion.metrics.bootstrap import summary
+from clipmsa.fusion.metrics.bootstrap import summary, summary_frame
 from clipmsa.fusion.networks.network import MODALITIES
 from clipmsa.fusion.training.checkpoint import Checkpoint
 from clipmsa.fusion.training.data import FeatureData
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Framed):
     """What models say of the utterances of a split.
 
     `rows` (n,) are row numbers of the store, `scores` (models, n), `seeds` those of the models.
@@ -36,13 +37,32 @@ class Evaluation:
     seeds: list[int]
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]
+    untrained: Sequence[str] = ()  # streams of the models whose encoders had random weights
 
     @property
     def labels(self) -> NDArray[np.float64]:
         """(n,), NaN where unknown."""
         return self.store.labels[self.rows].astype(np.float64)
 
-    def metrics(self, subset: Mask | None = None) -> dict[str, dict[str, Any]]:
+    def __repr__(self) -> str:
+        models = "1 model" if len(self.seeds) == 1 else f"{len(self.seeds)} models"
+        untrained = ", untrained encoders" if self.untrained else ""
+        where = f"{len(self.rows)} utterances of {str(self.store.path)!r}"
+        return f"Evaluation({models} on {where}{untrained})"
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row a metric: mean and deviation over models, 95 % interval, each model's.
+
+        Raises:
+            ConfigError: no utterance has a label.
+        """
+        return summary_frame(self.summary(), self.seeds)
+
+    def to_frame(self) -> pd.DataFrame:
+        return self.metrics
+
+    def summary(self, subset: Mask | None = None) -> dict[str, dict[str, Any]]:
         """Mean, deviation, interval and each model's, by metric, over what has a label.
 
         Raises:
@@ -64,10 +84,27 @@ class Evaluation:
             ConfigError: no such grouping, or the store does not say what it needs.
         """
         if by not in _GROUPS:
-            raise ConfigError(f"--by {by}: must be one of {', '.join(_GROUPS)}")
+            raise ConfigError(f"`by={by!r}`: must be one of {', '.join(_GROUPS)}")
         return _GROUPS[by](self.store, self.rows)
 
-    def table(self) -> pd.DataFrame:
+    def metrics_by(self, by: str) -> pd.DataFrame:
+        """A row a group of `subsets`: how many utterances with a label, and each metric's mean.
+
+        Raises:
+            ConfigError: no such grouping, or the store does not say what it needs.
+        """
+        import pandas as pd
+
+        known = ~np.isnan(self.labels)
+        rows = {}
+        for group, mask in self.subsets(by).items():
+            if count := int((mask & known).sum()):
+                means = {key: row["mean"] for key, row in self.summary(mask).items()}
+                rows[group] = {"utterances": count, **means}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
         """One row an utterance: id, text, duration, rows of every stream, label, scores."""
         import pandas as pd
 
@@ -98,7 +135,7 @@ def evaluate(
     """
     for modality in without:
         if modality not in MODALITIES:
-            raise ConfigError(f"--without {modality}: must be one of {', '.join(MODALITIES)}")
+            raise ConfigError(f"`without={modality!r}`: must be one of {', '.join(MODALITIES)}")
     rows = store.rows_of_split(split)
     if len(rows) == 0:
         raise ConfigError(f"{store.path}: no utterance is of split '{split}'")
@@ -106,7 +143,10 @@ def evaluate(
     for checkpoint in checkpoints:
         data = FeatureData(store, matching(checkpoint, store), torch.device(device))
         scores.append(predict(checkpoint.model(device), data, torch.from_numpy(rows), without))
-    return Evaluation(store, [c.seed for c in checkpoints], rows, np.stack(scores))
+    untrained = {spec.name for c in checkpoints for spec in c.streams.values() if spec.untrained}
+    return Evaluation(
+        store, [c.seed for c in checkpoints], rows, np.stack(scores), sorted(untrained)
+    )
 
 
 def matching(checkpoint: Checkpoint, store: FeatureStore) -> dict[str, StreamSpec]:
@@ -153,7 +193,9 @@ def _by_speaker(store: FeatureStore, rows: NDArray[np.int64]) -> dict[str, Mask]
 def _by_length(store: FeatureStore, rows: NDArray[np.int64]) -> dict[str, Mask]:
     seconds = store.durations[rows]
     if np.isnan(seconds).all():
-        raise ConfigError(f"{store.path}: /utterances/duration is unknown, so --by length is, too")
+        raise ConfigError(
+            f"{store.path}: /utterances/duration is unknown, so `by='length'` is, too"
+        )
     low, high = np.nanquantile(seconds, [1 / 3, 2 / 3])
     return {
         f"up to {low:.1f} s": seconds <= low,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from clipmsa.fusion.training.config import RunConfig, configured
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 from clipmsa.fusion.training.outcome import Epoch
 
+from .jobs import ONE_CORE, Resources
 from .paper import beside, csv_beside, markdown_beside, published
 from .runs import Run, run_many
 from .tables import BASELINE, Differences, csv_comparison, csv_table, latex_table, markdown_table
@@ -35,7 +37,7 @@ def choose_variants(text: str) -> list[Variant]:
     chosen = [find_variant(name) for name in text.split(",")]
     names = [variant.name for variant in chosen]
     if len(set(names)) < len(names):
-        raise ConfigError(f"--variants {text}: a variant is named twice")
+        raise ConfigError(f"`variants={text!r}`: a variant is named twice")
     return chosen
 
 
@@ -46,10 +48,8 @@ def ablate(
     *,
     seeds: Sequence[int],
     config: Path | None = None,
-    settings: Sequence[str] = (),
-    device: torch.device | str = "cpu",
-    engine: str = "local",
-    workers: int = 1,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    resources: Resources = ONE_CORE,
     overwrite: bool = False,
     paper: str | None = None,
     on_variant: Callable[[Variant, Run], None] = lambda variant, run: None,
@@ -79,9 +79,7 @@ def ablate(
             store,
             [(variant.applied(base), folder) for folder, variant in folders.items()],
             seeds,
-            device,
-            engine=engine,
-            workers=workers,
+            resources,
             overwrite=overwrite,
             on_epoch=lambda folder, epoch: on_epoch(folders[folder], epoch),
             on_run=on_run,

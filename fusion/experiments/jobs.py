@@ -38,6 +38,25 @@ ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What jobs may use: a device each, and who works on them, `workers` at a time.
+
+    `ray` asks its cluster for a CPU a job, or for a GPU where the device is one.
+    """
+
+    device: str = "cpu"
+    engine: str = "local"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"`engine={self.engine!r}`: must be one of {', '.join(ENGINES)}")
+
+
+ONE_CORE = Resources()
+
+
+@dataclass(frozen=True)
 class Job:
     """One seed of one configuration, to be trained on the store at a path.
 
@@ -102,7 +121,7 @@ class Job:
         if not (same and whole):
             raise TrainingError(
                 f"{self.path}: of other settings or data than this run; did another one write "
-                f"there? Run the same command again, or use another --out"
+                f"there? Run the same command again, or use another `out`"
             )
         return found
 
@@ -125,27 +144,24 @@ def train_job(job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) 
 
 def run_jobs(
     jobs: Sequence[Job],
+    resources: Resources,
     *,
-    engine: str = "local",
-    workers: int = 1,
     on_epoch: OnEpoch = lambda job, epoch: None,
     on_done: OnDone = lambda job: None,
 ) -> None:
-    """Train every job, `workers` at a time; `on_done` is told as each one ends.
+    """Train every job; `on_done` is told as each one ends.
 
     Raises:
-        ConfigError: no such engine.
         ClipmsaError: Ray is not installed, or cannot be reached.
         TrainingError: of a job; those that were finished are kept.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
+    workers = min(resources.workers, len(jobs))
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
-    if engine == "ray":
+    if resources.engine == "ray":
         _on_ray(jobs, on_done)
-    elif min(workers, len(jobs)) > 1:
-        _side_by_side(jobs, min(workers, len(jobs)), on_epoch, on_done)
+    elif workers > 1:
+        _side_by_side(jobs, workers, on_epoch, on_done)
     else:
         for job in jobs:
             train_job(job, lambda epoch, job=job: on_epoch(job, epoch))  # type: ignore[misc]

@@ -25,7 +25,7 @@ from clipmsa.fusion.training.data import FeatureData, streams_by_role
 from clipmsa.fusion.training.folder import RunFolder
 from clipmsa.fusion.training.outcome import Epoch, Outcome
 
-from .jobs import Job, run_jobs
+from .jobs import ONE_CORE, Job, Resources, run_jobs
 from .reference import against_references, reference_scores
 
 SEEDS = (1111, 1112, 1113)
@@ -46,10 +46,9 @@ def run(
     config: RunConfig,
     out: Path,
     seeds: Sequence[int] = SEEDS,
-    device: torch.device | str = "cpu",
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    resources: Resources = ONE_CORE,
     *,
-    workers: int = 1,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     overwrite: bool = False,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> Run:
@@ -62,8 +61,7 @@ def run(
         store,
         [(config, out)],
         seeds,
-        device,
-        workers=workers,
+        resources,
         overwrite=overwrite,
         on_epoch=lambda _, epoch: on_epoch(epoch),
         on_run=results.append,
@@ -93,16 +91,14 @@ def run_many(
     store: FeatureStore,
     runs: Sequence[tuple[RunConfig, Path]],
     seeds: Sequence[int],
-    device: torch.device | str = "cpu",
+    resources: Resources = ONE_CORE,
     *,
-    engine: str = "local",
-    workers: int = 1,
     overwrite: bool = False,
     on_epoch: Callable[[Path, Epoch], None] = lambda out, epoch: None,
     on_run: Callable[[Run], None] = lambda run: None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Train the seeds of many runs, `workers` at a time, and write each folder as it is complete.
+    """Train the seeds of many runs, and write each folder as it is complete.
 
     A seed is finished where its checkpoint was made by this configuration from these utterances,
     splits, labels and features; it is then read, not trained. Files that are damaged are told to
@@ -117,7 +113,7 @@ def run_many(
     """
     check_seeds(seeds)
     references: References = {}
-    plans = {out: _planned(store, config, out, seeds, device) for config, out in runs}
+    plans = {out: _planned(store, config, out, seeds, resources) for config, out in runs}
     with ExitStack() as folders:
         for out in plans:
             folders.enter_context(sole_writer(out))
@@ -125,8 +121,8 @@ def run_many(
         for out, told in replaced.items():
             if not overwrite:
                 raise RunError(
-                    f"{out}: holds another run ({told}); choose another --out, or replace it with "
-                    f"--overwrite"
+                    f"{out}: holds another run ({told}); choose another `out`, or replace it with "
+                    f"`overwrite=True`"
                 )
             on_note(f"{out} held another run ({told}); this one replaces it")
             RunFolder(out).clear()
@@ -147,8 +143,7 @@ def run_many(
 
         run_jobs(
             [job for jobs in left.values() for job in jobs],
-            engine=engine,
-            workers=workers,
+            resources,
             on_epoch=lambda job, epoch: on_epoch(job.folder, epoch),
             on_done=on_done,
         )
@@ -159,12 +154,12 @@ def _planned(
     config: RunConfig,
     out: Path,
     seeds: Sequence[int],
-    device: torch.device | str,
+    resources: Resources,
 ) -> _Plan:
     data = FeatureData(store, streams_by_role(store, config.model), torch.device("cpu"))
     for split in ("train", "valid", "test"):
         data.labelled_rows(split)  # refuses an empty one before anything is trained
-    jobs = [Job(store.path, config, seed, out, data.digest, str(device)) for seed in seeds]
+    jobs = [Job(store.path, config, seed, out, data.digest, resources.device) for seed in seeds]
     return _Plan(config, out, data, jobs)
 
 

@@ -108,11 +108,11 @@ class Tracking:
 
     def __init__(self, kind: str, folder: Path, config: RunConfig) -> None:
         if kind not in _TRACKERS:
-            raise ConfigError(f"--track {kind}: must be one of {', '.join(_TRACKERS)}")
+            raise ConfigError(f"`track={kind!r}`: must be one of {', '.join(_TRACKERS)}")
         try:
             import_module(kind)
         except ImportError:
-            raise ConfigError(f"--track {kind}: not installed; pip install {kind}") from None
+            raise ConfigError(f"`track={kind!r}`: not installed; pip install {kind}") from None
         self._make, self._folder = _TRACKERS[kind], folder
         tables = asdict(config)
         self._config = {"variant": config.variant, **tables["model"], **tables["training"]}

@@ -34,7 +34,7 @@ from clipmsa.fusion.metrics.regression import regression_metrics
 from clipmsa.fusion.training.config import RunConfig, as_plain, check_seeds, read_toml, with_values
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 
-from .jobs import Job, run_jobs
+from .jobs import ONE_CORE, Job, Resources, run_jobs
 from .reference import against_references, reference_scores, verdicts
 
 if TYPE_CHECKING:
@@ -122,15 +122,14 @@ def tune(
     trials: int,
     search: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
-    device: torch.device | str = "cpu",
-    workers: int = 1,
+    resources: Resources = ONE_CORE,
     on_trial: Callable[[int, float, dict[str, Any]], None] = lambda number, mae, params: None,
 ) -> Tuned:
     """Try settings until there are `trials` of them, and write best.toml and trials.csv.
 
     The score of a trial is the lowest validation MAE of its epochs, averaged over the seeds. Trials
     are kept in `out`/study.db: called again, the search goes on. Trials are drawn by Optuna's TPE
-    with a fixed seed; those of one round, `workers` at a time, do not know of one another.
+    with a fixed seed; those of one round, side by side, do not know of one another.
 
     Raises:
         ConfigError: the store lacks what the configuration names, Optuna is not installed, or the
@@ -156,21 +155,23 @@ def tune(
         def done() -> int:
             return len(study.get_trials(deepcopy=False, states=complete))
 
-        side_by_side = max(1, workers // len(seeds))
+        side_by_side = max(1, resources.workers // len(seeds))
         while (left := trials - done()) > 0:
             asked = [study.ask(space) for _ in range(min(left, side_by_side))]
             jobs: dict[int, list[Job]] = {}
             for trial in asked:
                 drawn = with_values(config, trial.params, f"trial {trial.number}")
-                jobs[trial.number] = _jobs(trial.number, data, drawn, seeds, out, str(device))
-            run_jobs([job for batch in jobs.values() for job in batch], workers=workers)
+                jobs[trial.number] = _jobs(
+                    trial.number, data, drawn, seeds, out, resources.device
+                )
+            run_jobs([job for batch in jobs.values() for job in batch], resources)
             for trial in asked:
                 maes = [job.result().outcome.valid_mae for job in jobs[trial.number]]
                 study.tell(trial, sum(maes) / len(maes))
                 on_trial(trial.number, sum(maes) / len(maes), trial.params)
         best = with_values(config, study.best_params, "best trial")
         _write(out, study, best)
-        best_jobs = _jobs(study.best_trial.number, data, best, seeds, out, str(device))
+        best_jobs = _jobs(study.best_trial.number, data, best, seeds, out, resources.device)
         return Tuned(best, study.best_value, done(), _verdicts(data, best_jobs, study.best_value))
 
 
@@ -207,7 +208,7 @@ def _study(out: Path) -> Iterator[optuna.Study]:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RunError(
             f"{path}: the trials cannot be read or written ({reason}); if the disk is full, make "
-            f"room and run the same command again, else use another --out"
+            f"room and run the same command again, else use another `out`"
         ) from None
 
 
@@ -248,7 +249,7 @@ def _refuse_another(study: optuna.Study, what: dict[str, Any], out: Path) -> Non
         changed = ", ".join(key for key in what if before.get(key) != what[key])
     if before != what:
         raise ConfigError(
-            f"{out}: holds trials of another search (it differs in {changed}); use another --out"
+            f"{out}: holds trials of another search (it differs in {changed}); use another `out`"
         )
 
 

@@ -117,7 +117,7 @@ def left_out(config: RunConfig, modalities: Sequence[str]) -> RunConfig:
     names = [name.strip() for name in modalities]
     for name in names:
         if name not in MODALITIES:
-            raise ConfigError(f"--without {name}: must be one of {', '.join(MODALITIES)}")
+            raise ConfigError(f"`without={name!r}`: must be one of {', '.join(MODALITIES)}")
     roles = [role for role in ROLES if role.partition("/")[0] in names]
     drop = tuple(dict.fromkeys([*config.model.drop, *roles]))
     variant = f"{config.variant}-without-{'-'.join(names)}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from .regression import METRICS, Floats, batched_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST = 5  # utterances that an interval can be drawn from
 
@@ -44,6 +47,19 @@ def summary(preds: Floats, truth: Floats) -> dict[str, dict[str, Any]]:
         }
         for key in METRICS
     }
+
+
+def summary_frame(found: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> pd.DataFrame:
+    """What `summary` gives as a table, a row a metric; numbers that are None are NaN."""
+    import pandas as pd
+
+    rows = {
+        metric: [row["mean"], row["std"], *row.get("ci95", (None, None)), *row["per_seed"]]
+        for metric, row in found.items()
+    }
+    columns = ["mean", "std", "low", "high", *(f"seed_{seed}" for seed in seeds)]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    return frame.rename_axis("metric")
 
 
 class Difference(NamedTuple):

@@ -17,7 +17,8 @@ def timeline(rows: list[ScoredUtterance]) -> Chart:
 
     The bars' customdata is where they start, in seconds.
     """
-    spans = [(row.start, row.start if row.end is None else row.end) for row in rows]
+    # Of unknown length, where only text was asked for: a second.
+    spans = [(row.start, row.start + 1 if row.end is None else row.end) for row in rows]
     scores = [math.nan if row.score is None else row.score for row in rows]
     bars = go.Bar(
         x=[(start + end) / 2 for start, end in spans],
@@ -41,11 +42,12 @@ def timeline(rows: list[ScoredUtterance]) -> Chart:
         ],
         hovertemplate="%{hovertext}<extra></extra>",
     )
-    length = max(end for _, end in spans)
+    length = max((end for _, end in spans), default=1.0)
+    reach = max([3.0, *(abs(s) + (row.spread or 0) for s, row in zip(scores, rows, strict=True))])
     figure = plane([bars], "", "score")
     ticks = clock_ticks(length)
     figure.update_xaxes(range=[0, length], tickvals=ticks, ticktext=[clock(t) for t in ticks])
-    figure.update_yaxes(range=[-3.3, 3.3], tickvals=CLASSES, zeroline=True)
+    figure.update_yaxes(range=[-1.1 * reach, 1.1 * reach], tickvals=CLASSES, zeroline=True)
     figure.add_vline(x=0, line={"color": GREY, "width": 2})
     return Chart("Score over time", "A click on a bar goes there in the video.", figure, 240)
 

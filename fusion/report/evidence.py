@@ -74,7 +74,7 @@ def _check(record: RunRecord, store: FeatureStore) -> None:
         if found != expected:
             raise FingerprintError(
                 f"{store.path}: stream '{name}' is {found}, the run in {record.path} was trained "
-                f"on {expected}; name the store it was trained on with --features"
+                f"on {expected}; name the store it was trained on with `features`"
             )
     for id_ in record.ids:
         if id_ not in store.index:

@@ -47,7 +47,7 @@ def scored_videos(path: Path, source: Callable[[str], str | None]) -> ScoredVide
     videos = []
     for file, rows in by_file.items():
         there = source(file)
-        shown = [row for row in rows if row.score is not None and row.end is not None]
+        shown = [row for row in rows if row.score is not None]
         charts = [timeline(shown)] if shown else []
         videos.append(ScoredVideo(file, there, rows, charts, _summary(rows)))
     untrained = {name for rows in by_file.values() for row in rows for name in row.untrained}

@@ -103,11 +103,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def configured(
     config: RunConfig,
     path: Path | None = None,
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | Mapping[str, Any] = (),
     *,
     written: bool = True,
 ) -> RunConfig:
-    """`config` with a TOML file's [model] and [training], then `key=value` settings, put in.
+    """`config` with a TOML file's [model] and [training], then settings, put in.
+
+    Settings are values by name, or texts `key=value`.
 
     `written`: the file is the user's own, and not one that a run folder has.
 
@@ -130,13 +132,9 @@ def configured(
             config = RunConfig(tables.get("variant", name), model, training)
         except ValidationError as error:
             raise ConfigError(f"{path}: {one_line(error)}") from None
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: write key=value, as in --set d=64")
-        values[key.strip()] = _parsed(text.strip())
-    return with_values(config, values, "--set") if values else config  # together: d needs its heads
+    values = dict(settings if isinstance(settings, Mapping) else map(_setting, settings))
+    # Together: d needs its heads.
+    return with_values(config, values, "`settings`") if values else config
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> RunConfig:
@@ -149,7 +147,7 @@ def with_values(config: RunConfig, values: Mapping[str, Any], where: str) -> Run
     known = of_model | {f.name for f in fields(config.training)}
     for key in values:
         if key == "network":
-            raise ConfigError(f"{where}: the network is chosen by --model, or in a TOML file")
+            raise ConfigError(f"{where}: the network is chosen by `model`, or in a TOML file")
         if key not in known:
             raise ConfigError(
                 f"{where}: no setting '{key}' of '{config.model.network}' and its training; "
@@ -208,6 +206,14 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in values.items()
     }
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`d=64` as a name and a value."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"`settings={text!r}`: write key=value, as in d=64")
+    return key.strip(), _parsed(value.strip())
 
 
 def _parsed(text: str) -> Any:

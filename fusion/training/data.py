@@ -51,7 +51,7 @@ def streams_by_role(store: FeatureStore, config: NetworkConfig) -> dict[str, Str
         if name is None and len(candidates) > 1:
             raise ConfigError(
                 f"{store.path}: {' and '.join(candidates)} both have the role {role}; "
-                f'choose with --set \'streams={{"{role}" = "{next(iter(candidates))}"}}\''
+                f'choose with `settings` \'streams={{"{role}" = "{next(iter(candidates))}"}}\''
             )
         if candidates:
             chosen[role] = candidates[name] if name else next(iter(candidates.values()))

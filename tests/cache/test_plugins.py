@@ -60,7 +60,7 @@ def test_an_import_path_that_the_user_wrote_is_looked_for_in_the_current_folder(
 
 
 def test_an_import_path_in_a_file_is_not_followed_unless_its_module_is_trusted(mine):
-    with pytest.raises(PluginError, match=r"mine_of_test:Thing.*--trust mine_of_test"):
+    with pytest.raises(PluginError, match=r"mine_of_test:Thing.*`trust='mine_of_test'`"):
         THINGS.find(mine)
     assert "mine_of_test" not in sys.modules
     plugins.trust(["mine_of_test"])
@@ -75,7 +75,7 @@ def test_what_the_user_named_once_may_come_back_from_a_checkpoint(mine):
 
 def test_trust_in_a_module_is_none_in_others_of_a_like_name(mine, tmp_path):
     plugins.trust(["mine"])
-    with pytest.raises(PluginError, match="--trust"):
+    with pytest.raises(PluginError, match="`trust="):
         THINGS.find(mine)
 
 

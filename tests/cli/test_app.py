@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import clipmsa
 from clipmsa.cache import FeatureStore
 from clipmsa.cli.main import main
 from clipmsa.cli.verbs import app as webapp
@@ -20,11 +21,8 @@ from clipmsa.extract.datasets.read import read_dataset
 from clipmsa.extract.engine.pipeline import extract
 from clipmsa.extract.engine.plan import Settings
 from clipmsa.extract.profiles.profile import load_profile
-from clipmsa.extract.transcripts.cut import Script
-from clipmsa.fusion.analysis.scores import load_models
 from clipmsa.fusion.experiments.runs import run
 from clipmsa.fusion.training.config import RunConfig, configured
-from clipmsa.scoring import Timeline
 
 SMALL = configured(RunConfig(), settings=["d=16", "heads=2", "d_ff=16", "epochs=1"])
 
@@ -81,8 +79,7 @@ def test_the_page_scores_as_the_command_does(folder, address):
     (folder / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nit was great\n")
     files = [gradio_client.handle_file(str(file)) for file in (video, folder / "words.srt")]
     given = [(files[0], "it was great", None, False), (files[0], "", files[1], False)]
-    timeline = Timeline(load_models(folder / "run"))
-    (whole,) = timeline.rows([video], Script(text="it was great"))
+    (whole,) = clipmsa.load(folder / "run", device="cpu").score(video, text="it was great")
     (row,) = client.predict(*given[0], api_name="/score")[1]["data"]
     assert row[:4] == [0, round(whole.end or 0, 3), "it was great", round(whole.score or 0, 2)]
     _, table, remarks = client.predict(*given[1], api_name="/score")

@@ -68,7 +68,7 @@ def edit_table(clips: Path, folder: Path, old: str, new: str) -> Path:
     ("line", "status", "message"),
     [
         ("extract --dataset nothing --profile tiny", 1, "data/nothing: no such folder"),
-        ("extract --dataset d --root {clips}/Raw --profile tiny", 1, "label.csv: no such table"),
+        ("extract --dataset d --root {clips}/Raw --profile tiny", 1, "in none of the layouts"),
         ("extract --dataset d --root {clips} --profile huge", 1, "no profile 'huge'"),
         ("extract --dataset d --root {clips} --profile tiny --streams a", 1, "no stream 'a'"),
         ("extract --dataset d --root {clips} --profile tiny --weights no", 1, "no such folder"),
@@ -219,7 +219,7 @@ def test_the_whole_way_with_real_encoders(cli, clips, tmp_path):
     """Real clips, all six encoders at toy size, training, metrics; then once more for nothing."""
     status, _, err = cli(f"extract --dataset d --root {clips} --profile tiny --limit 11")
     assert status == 0
-    assert "--weights random: the encoders are untrained" in err
+    assert "encoders with random weights are untrained" in err
     status, _, err = cli(f"extract --dataset d --root {clips} --profile tiny")
     assert status == 0
     assert "1 clips encoded" in err

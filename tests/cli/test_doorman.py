@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from clipmsa.cache.errors import MediaError, WeightsError
 from clipmsa.cli.app_rows import cells, in_markdown, notes, told
 from clipmsa.cli.doorman import Doorman
-from clipmsa.scoring import Row
+from clipmsa.fusion.analysis.scored import ScoredUtterance
 
 
 def status(host: str, origin: str | None = None, names: tuple[str, ...] = ()) -> int:
@@ -66,7 +66,7 @@ def test_a_name_that_the_user_gives_is_one_of_its_own_behind_a_proxy_too() -> No
 def test_the_page_tells_names_of_files_and_no_folders(capsys: pytest.CaptureFixture[str]) -> None:
     video = "/home/me/tmp/<b>.mp4"
     assert told(MediaError(f"{video}: no video"), video, None) == "&lt;b&gt;.mp4: no video"
-    row = Row(video, 0.0, None, "", error=f"{video}: cannot be decoded")
+    row = ScoredUtterance(video, 0.0, None, "", error=f"{video}: cannot be decoded")
     assert cells(row)[2] == "<b>.mp4: cannot be decoded"
     missing = WeightsError("weights not found at /home/me/.cache/hub")
     assert "/home" not in told(missing, video, None)
@@ -76,5 +76,5 @@ def test_the_page_tells_names_of_files_and_no_folders(capsys: pytest.CaptureFixt
 def test_names_of_streams_are_no_markdown() -> None:
     assert in_markdown("a 1 é") == "a 1 é"
     assert in_markdown("![x](http://h/) <img>") == r"\!\[x\]\(http\:\/\/h\/\) &lt;img&gt;"
-    row = Row("a.mp4", 0.0, 1.0, "", score=0.0, untrained=("![x](http://h/)",))
+    row = ScoredUtterance("a.mp4", 0.0, 1.0, "", score=0.0, untrained=("![x](http://h/)",))
     assert "![x]" not in notes([row])

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from clipmsa import progress
 from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import ClipmsaError
-from clipmsa.cli import console
 from clipmsa.cli.main import main
 from clipmsa.cli.verbs import command
 
@@ -102,8 +102,8 @@ def test_an_address_where_nobody_answers_is_refused_before_ray_tries_for_minutes
 
 def test_the_rate_of_a_run_that_goes_on_is_of_what_is_done_now(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 20.0])
-    monkeypatch.setattr("clipmsa.cli.console.time.monotonic", lambda: next(clock))
-    advance = console._plain("extract", "clips")
+    monkeypatch.setattr("clipmsa.progress.time.monotonic", lambda: next(clock))
+    advance = progress._plain("extract", "clips")
     advance(900, 1000, "", 900)
     advance(940, 1000, "", 900)
     assert capsys.readouterr().err == "extract 940/1000 clips, 2.0 clips/s, 30 s left\n"

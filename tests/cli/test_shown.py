@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
+from clipmsa import progress
+from clipmsa import terminal as screen
 from clipmsa.cache.csvtext import csv_text, guarded, unguarded
 from clipmsa.cache.errors import MediaError
-from clipmsa.cli import console
 from clipmsa.cli.main import main
 from clipmsa.cli.verbs import inspect, predict
 from clipmsa.extract.datasets.read import read_dataset
+from clipmsa.fusion.analysis.scored import ScoredUtterance
 from clipmsa.fusion.experiments.run_folder import _read_test
-from clipmsa.scoring import Row
 
 ATTACKS = (
     "\x1b]8;;https://evil.example\x1b\\link\x1b]8;;\x1b\\",
@@ -45,8 +46,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a terminal gets to see, of stdout and stderr."""
     seen = io.StringIO()
     for name in ("out", "err"):
-        one = console._Terminal(file=seen, force_terminal=True, width=200, color_system="truecolor")
-        monkeypatch.setattr(console, name, one)
+        one = screen.Terminal(file=seen, force_terminal=True, width=200, color_system="truecolor")
+        monkeypatch.setattr(screen, name, one)
     return seen
 
 
@@ -57,13 +58,13 @@ def obeyed(seen: str) -> set[str]:
 
 def print_everywhere(text: str) -> None:
     """Print a text as notes, in all parts of a table, in bars, and by itself."""
-    console.note("[bold red]{} failed[/]: {}", text, text)
+    screen.note("[bold red]{} failed[/]: {}", text, text)
     table = Table(text, title=text, caption=text)
     table.add_row(text)
-    table.add_row(console.styled("[red]{}[/]", text))
-    console.out.print(table)
-    console.out.print(text, highlight=False, soft_wrap=True)
-    with console.progress(text, "clips") as advance:
+    table.add_row(screen.styled("[red]{}[/]", text))
+    screen.out.print(table)
+    screen.out.print(text, highlight=False, soft_wrap=True)
+    with progress.progress(text, "clips") as advance:
         advance(1, 2, text)
 
 
@@ -78,11 +79,11 @@ def test_a_string_is_shown_as_it_stands_and_sets_nothing(
     print_everywhere(attack)
     seen = terminal.getvalue()
     assert obeyed(seen) <= harmless
-    assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).count(console.shown(attack)) >= 9
+    assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).count(screen.shown(attack)) >= 9
 
 
 def test_a_value_stays_in_its_line(terminal: io.StringIO) -> None:
-    console.note("{}", "id\nerror: forged")
+    screen.note("{}", "id\nerror: forged")
     assert terminal.getvalue() == "id\\nerror: forged\n"
 
 
@@ -96,7 +97,7 @@ def test_inspect_shows_a_hostile_store_as_it_stands(
             file["streams/albert"].attrs[key] = attack
         file["streams/esresnext"].attrs["encoder"] = ATTACKS[0]
         file.move("streams/wav2vec2", "streams/[bold]x")
-    monkeypatch.setattr(inspect, "out", console.out)
+    monkeypatch.setattr(inspect, "out", screen.out)
     inspect.inspect_store(tmp_path / "s.h5")
     assert obeyed(terminal.getvalue()) <= {
         *("\x1b[1m", "\x1b[0m", "\x1b[2m", "\x1b[3m"),
@@ -107,7 +108,7 @@ def test_inspect_shows_a_hostile_store_as_it_stands(
 def test_rows_of_predict_are_json_of_the_same_text_without_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [Row("a.mp4", 0.0, 1.0, attack, error=attack) for attack in ATTACKS]
+    rows = [ScoredUtterance("a.mp4", 0.0, 1.0, attack, error=attack) for attack in ATTACKS]
     with predict._json_lines(Path("run")) as write:
         for row in rows:
             write(row)
@@ -122,7 +123,7 @@ def test_csv_on_a_terminal_shows_control_characters_and_elsewhere_keeps_them(
     for terminal in (True, False):
         monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
         with predict._csv_table(Path("run")) as write:
-            write(Row("a.mp4", 0.0, 1.0, "\x1b[31mred"))
+            write(ScoredUtterance("a.mp4", 0.0, 1.0, "\x1b[31mred"))
         assert ("\x1b" in capsys.readouterr().out) is not terminal
 
 
@@ -211,4 +212,4 @@ def test_an_error_s_words_do_not_reach_the_terminal_raw(
 
 
 def test_what_a_file_s_error_says_is_one_line() -> None:
-    assert str(console.styled("{}", MediaError("a\nb"))) == r"a\nb"
+    assert str(screen.styled("{}", MediaError("a\nb"))) == r"a\nb"

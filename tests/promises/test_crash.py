@@ -32,13 +32,13 @@ import torchaudio.functional  # noqa: F401  (loaded before forking, not in every
 from torch import nn
 
 from clipmsa.cache import FeatureStore, files, writer
+from clipmsa.cache.plugins import Registry
 from clipmsa.cli.main import main
-from clipmsa.cli.verbs.extract import _MOST_LANES
 from clipmsa.extract.datasets.demo import write_clip
 from clipmsa.extract.encoders import registry
 from clipmsa.extract.encoders.encoder import Encoder
-from clipmsa.extract.engine import feature_index, pipeline, plan
-from clipmsa.extract.profiles import profile
+from clipmsa.extract.engine import feature_index, pipeline
+from clipmsa.workflows import _MOST_LANES
 
 pytestmark = pytest.mark.slow
 
@@ -58,9 +58,9 @@ class Stub(Encoder):
     log: ClassVar[Path]
     seconds: ClassVar[float]
 
-    def __init__(self, stream, checkpoint, device, precision, *, scale=1.0):
+    def __init__(self, setup, *, scale=1.0):
         torch.manual_seed(0)
-        super().__init__(nn.Linear(1, 1), device, precision)
+        super().__init__(setup, nn.Linear(1, 1))
         self.scale = scale
 
     def features(self, item: Any) -> Any:
@@ -113,13 +113,16 @@ def held(log: Path) -> bool:
     return log.exists() and len(log.read_text().splitlines()) >= most
 
 
-STUBS = {"words": StubText, "sound": StubSound, "frames": StubFrames}
+STUBS = {
+    "words": f"{__name__}:StubText",
+    "sound": f"{__name__}:StubSound",
+    "frames": f"{__name__}:StubFrames",
+}
 
 
 def serve() -> None:
     """Fork a process for each {"start": order} on stdin, answer its pid; {"wait": pid}: status."""
-    for module in (plan, profile, registry):
-        setattr(module, "encoder_class", STUBS.__getitem__)  # noqa: B010  # mypy knows it as fixed
+    registry.ENCODERS = Registry("encoder", STUBS)
     pipeline._PART_CLIPS = PART
     main(["extract", "--dataset", "nothing"])  # loads what is loaded late
     gc.freeze()  # or the first collection would copy the server's memory into each process

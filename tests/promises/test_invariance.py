@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clipmsa.cache import FeatureStore, writer
+from clipmsa.cache.plugins import Registry
 from clipmsa.extract.datasets.demo import write_demo_dataset
 from clipmsa.extract.datasets.read import Manifest, read_dataset
 from clipmsa.extract.encoders import encoder, registry
-from clipmsa.extract.encoders.encoder import Encoder
-from clipmsa.extract.engine import pipeline, plan, worker
+from clipmsa.extract.encoders.encoder import Encoder, Setup
+from clipmsa.extract.engine import pipeline, worker
 from clipmsa.extract.engine.merge import merge_stores
 from clipmsa.extract.engine.pipeline import extract
 from clipmsa.extract.engine.plan import Settings, StreamPlan, plan_streams
-from clipmsa.extract.profiles import profile
 from clipmsa.extract.profiles.profile import Media, Profile, StreamRecipe, load_profile
 
 pytestmark = pytest.mark.slow
@@ -43,9 +43,9 @@ CLIPS = 10
 class Stub(Encoder):
     """A linear layer over the rows of all items of a batch at once."""
 
-    def __init__(self, stream: str, *_: Any) -> None:
-        with encoder.seeded(stream):
-            super().__init__(nn.Linear(4, 4), torch.device("cpu"), "fp32")
+    def __init__(self, setup: Setup) -> None:
+        with encoder.seeded(setup.stream):
+            super().__init__(setup, nn.Linear(4, 4))
         self.dim = 4
 
     def rows(self, item: Any) -> NDArray[np.float32]:
@@ -82,7 +82,7 @@ class Frames(Stub):
         return np.stack(item)
 
 
-STUBS = {"words": Words, "sound": Sound, "frames": Frames}
+STUBS = {name: f"{__name__}:{name.title()}" for name in ("words", "sound", "frames")}
 STUB_PROFILE = Profile(
     "stubs", "random", Media(5, 8), tuple(StreamRecipe(n, n, "own", {}, {}) for n in STUBS)
 )
@@ -191,8 +191,7 @@ def full_precision() -> Iterator[None]:
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (plan, profile, registry):
-        monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
+    monkeypatch.setattr(registry, "ENCODERS", Registry("encoder", STUBS))
 
 
 # With states, which share a network with the vectors, and what it gave of the last batch.

@@ -124,6 +124,7 @@ def test_docstring_examples_run(name):
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
+        ("import clipmsa", {"torch", "pandas", "numpy", "h5py", "rich", *ENCODER_LIBRARIES}),
         ("import clipmsa.cli.main", {"torch", "pandas", *ENCODER_LIBRARIES, *PAGE_LIBRARIES}),
         ("import clipmsa.cache", {"torch", "pandas"}),
         ("import clipmsa.fusion.experiments.runs", {"pandas", *ENCODER_LIBRARIES, *PAGE_LIBRARIES}),
@@ -141,14 +142,15 @@ def test_importing_loads_only_what_the_stage_needs(statement, absent):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="huge pages are Linux's")
+@pytest.mark.parametrize("loaded", ["clipmsa", "clipmsa.cli.main"])
 @pytest.mark.parametrize(("users_own", "aligned"), [(None, True), ("0", False)])
-def test_the_command_has_torch_put_large_tensors_on_huge_pages(monkeypatch, users_own, aligned):
+def test_torch_puts_large_tensors_on_huge_pages(monkeypatch, users_own, aligned, loaded):
     """What keeps a long run's memory flat. Such tensors begin on a page, which shows it."""
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
     if users_own is not None:
         monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", users_own)
     code = (
-        "import clipmsa.cli.main, mmap, torch;"
+        f"import {loaded}, mmap, torch;"
         "print(all(torch.empty(3 << 20).data_ptr() % mmap.PAGESIZE == 0 for _ in range(8)))"
     )
     command = [sys.executable, "-c", code]

@@ -199,7 +199,7 @@ def snapshot(cache: Path, repository: str, name: str, content: bytes) -> Path:
 def test_a_path_that_a_model_names_is_not_opened(caches: Path) -> None:
     secret = write(caches / "secret" / "notes.txt", b"secret")
     for digest in (sha256(b"secret"), "ab12"):
-        with pytest.raises(WeightsError, match=r"notes\.txt' with --weights") as caught:
+        with pytest.raises(WeightsError, match=r"notes\.txt' with `weights`") as caught:
             ClipEncoders([spec_of(f"path:{secret}", digest)])
         assert sha256(b"secret")[:8] not in str(caught.value).replace(digest[:16], "")
 

@@ -217,11 +217,12 @@ def test_a_link_names_the_data_set_not_what_it_leads_to(mmsa, tmp_path):
 
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(lambda: read_dataset("mosi"), "data/mosi: no such folder", "label.csv", "--root DIR")
+    refused(lambda: read_dataset("mosi"), "data/mosi: no such folder", "label.csv", "with `root`")
     refused(lambda: read_dataset("mosi", tmp_path / "nowhere"), str(tmp_path / "nowhere"))
     refused(lambda: read_dataset("clips.csv"), "clips.csv: no such manifest")
     (tmp_path / "data" / "mosi").mkdir(parents=True)
-    refused(lambda: read_dataset("mosi"), "data/mosi/label.csv: no such table", SHORT)
+    told = ("data/mosi: in none of the layouts", "(mmsa: label.csv", SHORT, "cmu-mosei: ")
+    refused(lambda: read_dataset("mosi"), *told)
 
 
 def test_the_first_clips_are_those_of_the_table(mmsa):

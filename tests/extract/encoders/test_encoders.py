@@ -40,7 +40,7 @@ from transformers import (
 
 from clipmsa.cache.errors import WeightsError
 from clipmsa.extract.encoders.audioclip import AudioClipSound
-from clipmsa.extract.encoders.encoder import Encoder
+from clipmsa.extract.encoders.encoder import Encoder, Setup
 from clipmsa.extract.encoders.esresnext import ESResNeXt
 from clipmsa.extract.encoders.faces import MtcnnVgg, vgg11
 from clipmsa.extract.encoders.openclip import OpenClipImage, OpenClipText, _clip
@@ -207,7 +207,7 @@ def test_albert_s_feature_is_the_cls_vector_of_its_last_layer(
 ) -> None:
     if old:
         old_format(albert_folder)
-    encoder = TransformersText("albert", albert_folder, CPU, "fp32")
+    encoder = TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
     got = encoder.encode(SENTENCES)
     assert encoder.dim == 32
     for row, text in zip(got, SENTENCES, strict=True):
@@ -222,7 +222,7 @@ def test_mean_pooling_is_over_a_text_s_own_tokens(
     albert: Any,
     pieces: sentencepiece.SentencePieceProcessor,
 ) -> None:
-    encoder = TransformersText("albert", albert_folder, CPU, "fp32", pooling="mean")
+    encoder = TransformersText(Setup("albert", albert_folder, CPU, "fp32"), pooling="mean")
     for row, text in zip(encoder.encode(SENTENCES), SENTENCES, strict=True):
         ids = torch.tensor([[2, *pieces.encode(text.lower()), 3]])
         with torch.no_grad():
@@ -233,11 +233,11 @@ def test_mean_pooling_is_over_a_text_s_own_tokens(
 def test_a_tokenizer_that_pads_before_a_text_changes_nothing(
     albert_folder: Path, pooling: Any
 ) -> None:
-    usual = TransformersText("albert", albert_folder, CPU, "fp32", pooling=pooling)
+    usual = TransformersText(Setup("albert", albert_folder, CPU, "fp32"), pooling=pooling)
     settings = json.loads((albert_folder / "tokenizer_config.json").read_text())
     settings["padding_side"] = "left"
     (albert_folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    other = TransformersText("albert", albert_folder, CPU, "fp32", pooling=pooling)
+    other = TransformersText(Setup("albert", albert_folder, CPU, "fp32"), pooling=pooling)
     for a, b in zip(usual.encode(SENTENCES), other.encode(SENTENCES), strict=True):
         assert np.array_equal(a, b)
 
@@ -247,7 +247,7 @@ def test_without_pooling_a_text_s_rows_are_its_own_tokens(
     albert: Any,
     pieces: sentencepiece.SentencePieceProcessor,
 ) -> None:
-    encoder = TransformersText("albert", albert_folder, CPU, "fp32", pooling="none")
+    encoder = TransformersText(Setup("albert", albert_folder, CPU, "fp32"), pooling="none")
     assert encoder.level == "sequence"
     for rows, text in zip(encoder.encode(SENTENCES), SENTENCES, strict=True):
         ids = torch.tensor([[2, *pieces.encode(text.lower()), 3]])
@@ -260,7 +260,7 @@ def test_a_long_text_is_cut_at_max_tokens_and_keeps_its_end_token(
     albert: Any,
     pieces: sentencepiece.SentencePieceProcessor,
 ) -> None:
-    encoder = TransformersText("albert", albert_folder, CPU, "fp32", max_tokens=12)
+    encoder = TransformersText(Setup("albert", albert_folder, CPU, "fp32"), max_tokens=12)
     text = " ".join(SENTENCES)
     ids = torch.tensor([[2, *pieces.encode(text.lower())[:10], 3]])
     with torch.no_grad():
@@ -281,7 +281,7 @@ def test_a_bert_with_a_vocabulary_file_of_old_is_loaded(tmp_path: Path) -> None:
         )
     ).eval()
     model.save_pretrained(tmp_path)
-    encoder = TransformersText("bert", tmp_path, CPU, "fp32")
+    encoder = TransformersText(Setup("bert", tmp_path, CPU, "fp32"))
     with torch.no_grad():
         wanted = model(torch.tensor([[2, 5, 6, 7, 1, 3]])).last_hidden_state[:, 0]
     assert close(encoder.encode(["The film was odd"])[0], wanted)
@@ -289,7 +289,7 @@ def test_a_bert_with_a_vocabulary_file_of_old_is_loaded(tmp_path: Path) -> None:
 
 def test_loading_prints_nothing(albert_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
-    TransformersText("albert", albert_folder, CPU, "fp32")  # its heads are not used
+    TransformersText(Setup("albert", albert_folder, CPU, "fp32"))  # its heads are not used
     assert capfd.readouterr() == ("", "")
 
 
@@ -297,16 +297,16 @@ def test_a_checkpoint_without_some_of_the_encoder_s_weights_is_refused(albert_fo
     name = "albert.encoder.embedding_hidden_mapping_in.weight"
     change(albert_folder, lambda state: state.pop(name))
     with pytest.raises(WeightsError, match=r"albert-base-v2: .* lacks 1 weights .*mapping_in"):
-        TransformersText("albert", albert_folder, CPU, "fp32")
+        TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
 
 
 def test_a_checkpoint_without_the_pooler_will_do(albert_folder: Path) -> None:
-    whole = TransformersText("albert", albert_folder, CPU, "fp32").encode(SENTENCES)
+    whole = TransformersText(Setup("albert", albert_folder, CPU, "fp32")).encode(SENTENCES)
     change(
         albert_folder, lambda state: [state.pop(f"albert.pooler.{k}") for k in ("weight", "bias")]
     )
     before = torch.get_rng_state()
-    without = TransformersText("albert", albert_folder, CPU, "fp32").encode(SENTENCES)
+    without = TransformersText(Setup("albert", albert_folder, CPU, "fp32")).encode(SENTENCES)
     assert np.array_equal(whole, without)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -315,7 +315,7 @@ def test_weights_of_another_shape_than_the_configuration_s_are_refused(albert_fo
     name = "albert.embeddings.word_embeddings.weight"
     change(albert_folder, lambda state: state.update({name: torch.zeros(70, 15)}))
     with pytest.raises(WeightsError, match=r"word_embeddings.* is \(70, 15\), must be \(70, 16\)"):
-        TransformersText("albert", albert_folder, CPU, "fp32")
+        TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
 
 
 @pytest.mark.parametrize("left", ["config.json", "config.json tokenizer_config.json"])
@@ -324,13 +324,13 @@ def test_a_folder_without_a_vocabulary_is_refused(albert_folder: Path, left: str
         if file.name not in f"{left} model.safetensors".split():
             file.unlink()
     with pytest.raises(WeightsError, match=r"albert-base-v2: has no .*tokenizer.*tokenizer\.json"):
-        TransformersText("albert", albert_folder, CPU, "fp32")
+        TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
 
 
 def test_a_damaged_tokenizer_is_refused(albert_folder: Path) -> None:
     (albert_folder / "tokenizer.json").write_text("{")
     with pytest.raises(WeightsError, match=r"albert-base-v2: has no usable tokenizer") as caught:
-        TransformersText("albert", albert_folder, CPU, "fp32")
+        TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
     assert "\n" not in str(caught.value)
 
 
@@ -338,7 +338,7 @@ def test_a_damaged_tokenizer_is_refused(albert_folder: Path) -> None:
 def test_a_folder_with_a_damaged_file_is_refused(albert_folder: Path, name: str) -> None:
     (albert_folder / name).write_text("<html>")
     with pytest.raises(WeightsError, match="albert-base-v2: not a transformers model"):
-        TransformersText("albert", albert_folder, CPU, "fp32")
+        TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
 
 
 class Trap:
@@ -359,7 +359,7 @@ def test_a_transformers_checkpoint_that_would_run_code_is_refused_and_does_not(
     torch.save({**state, "trap": Trap(sign)}, albert_folder / "pytorch_model.bin")
     (albert_folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="albert-base-v2"):
-        TransformersText("albert", albert_folder, CPU, "fp32")
+        TransformersText(Setup("albert", albert_folder, CPU, "fp32"))
     assert not sign.exists()
     torch.load(albert_folder / "pytorch_model.bin", weights_only=False)
     assert sign.exists()  # the trap is a real one
@@ -417,7 +417,7 @@ def test_wav2vec2_s_feature_is_the_mean_over_time_of_the_normalised_waveform(
     if old:  # the published file is older than torch's parametrizations
         weight = "parametrizations.weight.original"
         old_format(wav2vec2_folder, {f"{weight}0": "weight_g", f"{weight}1": "weight_v"})
-    encoder = TransformersSpeech("wav2vec2", wav2vec2_folder, CPU, "fp32")
+    encoder = TransformersSpeech(Setup("wav2vec2", wav2vec2_folder, CPU, "fp32"))
     assert (encoder.dim, encoder.sample_rate) == (32, 16000)
     clips = [waveform(9000, 1), 0.3 + 5 * waveform(16000, 2)]
     for row, clip in zip(encoder.encode(clips), clips, strict=True):
@@ -431,7 +431,9 @@ def test_without_pooling_speech_keeps_its_frames_at_the_rate_that_is_asked_for(
     wav2vec2_folder: Path,
 ) -> None:
     def encode(clip: Any, **options: Any) -> Any:
-        return TransformersSpeech("w", wav2vec2_folder, CPU, "fp32", **options).encode([clip])[0]
+        return TransformersSpeech(Setup("w", wav2vec2_folder, CPU, "fp32"), **options).encode(
+            [clip]
+        )[0]
 
     clip = waveform(16000, 2)
     frames = encode(clip, pooling="none")
@@ -450,7 +452,7 @@ def test_long_speech_has_every_frame_of_every_window_once(
     wav2vec2_folder: Path, wav2vec2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clipmsa.extract.encoders.transformers_speech.WINDOW_SECONDS", 1.0)
-    encoder = TransformersSpeech("w", wav2vec2_folder, CPU, "fp32", pooling="none")
+    encoder = TransformersSpeech(Setup("w", wav2vec2_folder, CPU, "fp32"), pooling="none")
     clip = waveform(40000, 2)  # 2.5 s: three windows
     scaled = torch.from_numpy((clip - clip.mean()) / np.sqrt(clip.var() + 1e-7))[None]
     frames = encoder.encode([clip])[0]
@@ -470,7 +472,7 @@ def test_the_preprocessor_of_the_checkpoint_decides_scale_and_rate(
     wav2vec2_folder: Path, wav2vec2: Any
 ) -> None:
     preprocessor(wav2vec2_folder, do_normalize=False, sampling_rate=8000)
-    encoder = TransformersSpeech("wav2vec2", wav2vec2_folder, CPU, "fp32")
+    encoder = TransformersSpeech(Setup("wav2vec2", wav2vec2_folder, CPU, "fp32"))
     assert encoder.sample_rate == 8000
     clip = 0.3 + 5 * waveform(9000)
     with torch.no_grad():
@@ -485,14 +487,14 @@ def test_speech_without_a_preprocessor_is_refused(
     file = wav2vec2_folder / "preprocessor_config.json"
     file.unlink() if content is None else file.write_text(content)
     with pytest.raises(WeightsError, match=r"wav2vec2-base: .*preprocessor_config\.json"):
-        TransformersSpeech("wav2vec2", wav2vec2_folder, CPU, "fp32")
+        TransformersSpeech(Setup("wav2vec2", wav2vec2_folder, CPU, "fp32"))
 
 
 def test_a_sound_shorter_than_a_frame_is_completed_with_silence(
     wav2vec2_folder: Path,
 ) -> None:
     preprocessor(wav2vec2_folder, do_normalize=False)
-    encoder = TransformersSpeech("wav2vec2", wav2vec2_folder, CPU, "fp32")
+    encoder = TransformersSpeech(Setup("wav2vec2", wav2vec2_folder, CPU, "fp32"))
     assert encoder.shortest == 400
     one = np.array([0.5], np.float32)
     short, completed = encoder.encode([one, np.pad(one, (0, 399))])
@@ -504,7 +506,7 @@ def test_speech_weights_that_are_missing_are_refused(wav2vec2_folder: Path) -> N
     weight = "wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight.original0"
     change(wav2vec2_folder, lambda state: state.pop(weight))
     with pytest.raises(WeightsError, match=r"wav2vec2-base: .* lacks 1 weights"):
-        TransformersSpeech("wav2vec2", wav2vec2_folder, CPU, "fp32")
+        TransformersSpeech(Setup("wav2vec2", wav2vec2_folder, CPU, "fp32"))
 
 
 # ---- CLIP: open_clip's state dict in safetensors.
@@ -527,7 +529,7 @@ def clip_file(tmp_path: Path, clip: Any) -> Path:
 
 
 def test_clip_s_text_feature_is_open_clip_s(clip_file: Path, clip: Any) -> None:
-    encoder = OpenClipText("clip_text", clip_file, CPU, "fp32", architecture=CLIP_SIZES)
+    encoder = OpenClipText(Setup("clip_text", clip_file, CPU, "fp32"), architecture=CLIP_SIZES)
     got = np.concatenate(encoder.encode([*SENTENCES, "word " * 200]))
     tokens = open_clip.get_tokenizer("RN50")([*SENTENCES, "word " * 200])
     with torch.no_grad():
@@ -539,7 +541,7 @@ def test_clip_s_text_feature_is_open_clip_s(clip_file: Path, clip: Any) -> None:
 def test_clip_s_image_feature_is_open_clip_s_with_its_own_transform(
     clip_file: Path, clip: Any, size: tuple[int, int]
 ) -> None:
-    encoder = OpenClipImage("clip_image", clip_file, CPU, "fp32", architecture=CLIP_SIZES)
+    encoder = OpenClipImage(Setup("clip_image", clip_file, CPU, "fp32"), architecture=CLIP_SIZES)
     frames = [picture(*size, (min(size), 0, 0), seed=seed) for seed in range(3)]
     (got,) = encoder.encode([[encoder.prepare(frame) for frame in frames]])
     transform = image_transform_v2(PreprocessCfg(size=64), is_train=False)
@@ -560,14 +562,14 @@ def test_a_clip_checkpoint_with_a_key_too_few_or_too_many_is_refused(
         save_file(changed, clip_file)
         for encoder in (OpenClipText, OpenClipImage):
             with pytest.raises(WeightsError, match=r"open_clip_model\.safetensors: does not fit"):
-                encoder("clip", clip_file, CPU, "fp32", architecture=CLIP_SIZES)
+                encoder(Setup("clip", clip_file, CPU, "fp32"), architecture=CLIP_SIZES)
 
 
 def test_open_clip_does_not_warn_of_random_weights(
     clip_file: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(WeightsError, match="does not fit"):  # it is of another size
-        OpenClipText("clip_text", clip_file, CPU, "fp32", architecture="RN50-quickgelu")
+        OpenClipText(Setup("clip_text", clip_file, CPU, "fp32"), architecture="RN50-quickgelu")
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 
@@ -593,7 +595,9 @@ def audioclip_file(tmp_path: Path, sound: ESResNeXt, clip: Any) -> Path:
 def test_the_sound_feature_is_the_audio_part_of_an_audioclip_checkpoint(
     audioclip_file: Path, sound: ESResNeXt
 ) -> None:
-    encoder = AudioClipSound("esresnext", audioclip_file, CPU, "fp32", architecture=SOUND_SIZES)
+    encoder = AudioClipSound(
+        Setup("esresnext", audioclip_file, CPU, "fp32"), architecture=SOUND_SIZES
+    )
     clips = [waveform(8000, 1), waveform(12000, 2)]
     for row, clip_ in zip(encoder.encode(clips), clips, strict=True):
         with torch.no_grad():
@@ -605,7 +609,9 @@ def test_long_sound_is_the_mean_of_its_windows(
     audioclip_file: Path, sound: ESResNeXt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clipmsa.extract.encoders.audioclip.WINDOW_SECONDS", 0.2)
-    encoder = AudioClipSound("esresnext", audioclip_file, CPU, "fp32", architecture=SOUND_SIZES)
+    encoder = AudioClipSound(
+        Setup("esresnext", audioclip_file, CPU, "fp32"), architecture=SOUND_SIZES
+    )
     clip_ = waveform(16000, 1)  # 0.36 s at 44,100 Hz
     with torch.no_grad():
         halves = sound(torch.from_numpy(np.stack([clip_[:8000], clip_[8000:]])))
@@ -626,7 +632,9 @@ def test_an_audioclip_checkpoint_that_does_not_fit_is_refused_by_name(
     ):
         torch.save(changed, audioclip_file)
         with pytest.raises(WeightsError, match=rf"AudioCLIP-Full-Training\.pt: .*{words}"):
-            AudioClipSound("esresnext", audioclip_file, CPU, "fp32", architecture=SOUND_SIZES)
+            AudioClipSound(
+                Setup("esresnext", audioclip_file, CPU, "fp32"), architecture=SOUND_SIZES
+            )
 
 
 # ---- Faces.
@@ -652,10 +660,7 @@ def test_a_face_s_feature_is_fc7_after_its_relu_of_the_crop(
     vgg = vgg11(16).eval()
     torch.save(vgg.state_dict(), tmp_path / "vgg11-8a719046.pth")
     encoder = MtcnnVgg(
-        "face_vgg",
-        tmp_path / "vgg11-8a719046.pth",
-        CPU,
-        "fp32",
+        Setup("face_vgg", tmp_path / "vgg11-8a719046.pth", CPU, "fp32"),
         detect_side=300,
         min_face=40,
         margin=0.2,
@@ -691,7 +696,7 @@ def test_a_vgg_checkpoint_that_does_not_fit_is_refused_by_name(
     changed(state)
     torch.save(state, tmp_path / "vgg11.pth")
     with pytest.raises(WeightsError, match=r"vgg11\.pth: does not fit the encoder"):
-        MtcnnVgg("face_vgg", tmp_path / "vgg11.pth", CPU, "fp32", architecture=FACE_SIZES)
+        MtcnnVgg(Setup("face_vgg", tmp_path / "vgg11.pth", CPU, "fp32"), architecture=FACE_SIZES)
 
 
 def faces() -> MtcnnVgg:
@@ -744,10 +749,7 @@ def test_a_frame_too_small_for_a_face_gives_no_row() -> None:
 def test_a_frame_of_just_the_smallest_face_is_searched_without_failing(side: int) -> None:
     # 47 * (12 / 47), as MTCNN computes it, is below its own smallest side of 12.
     encoder = MtcnnVgg(
-        "face_vgg",
-        None,
-        CPU,
-        "fp32",
+        Setup("face_vgg", None, CPU, "fp32"),
         detect_side=side,
         min_face=side,
         architecture={"image_size": 32, "shrink": 64},
@@ -783,10 +785,7 @@ def test_faces_are_found_where_they_are_on_frames_shrunk_for_detection() -> None
     frame = picture(360, 480, (340, 60, 5))
     full, half = (
         MtcnnVgg(
-            "face_vgg",
-            None,
-            CPU,
-            "fp32",
+            Setup("face_vgg", None, CPU, "fp32"),
             detect_side=side,
             min_face=side // 9,
             architecture={"image_size": 32, "shrink": 64},
@@ -838,7 +837,9 @@ def test_random_weights_differ_from_stream_to_stream() -> None:
     assert len({tiny(stream).weights_digest() for stream in STREAMS}) == len(STREAMS)
     recipe = TINY["clip_text"]
     make: Any = encoder_class(recipe.encoder)
-    digests = {make(name, None, CPU, "fp32", **recipe.options).weights_digest() for name in "ab"}
+    digests = {
+        make(Setup(name, None, CPU, "fp32"), **recipe.options).weights_digest() for name in "ab"
+    }
     assert len(digests) == 2
 
 
@@ -847,11 +848,11 @@ def test_loading_a_checkpoint_leaves_torch_s_generator_alone(
 ) -> None:
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    TransformersText("a", albert_folder, CPU, "fp32")
-    TransformersSpeech("a", wav2vec2_folder, CPU, "fp32")
-    OpenClipText("a", clip_file, CPU, "fp32", architecture=CLIP_SIZES)
-    OpenClipImage("a", clip_file, CPU, "fp32", architecture=CLIP_SIZES)
-    AudioClipSound("a", audioclip_file, CPU, "fp32", architecture=SOUND_SIZES)
+    TransformersText(Setup("a", albert_folder, CPU, "fp32"))
+    TransformersSpeech(Setup("a", wav2vec2_folder, CPU, "fp32"))
+    OpenClipText(Setup("a", clip_file, CPU, "fp32"), architecture=CLIP_SIZES)
+    OpenClipImage(Setup("a", clip_file, CPU, "fp32"), architecture=CLIP_SIZES)
+    AudioClipSound(Setup("a", audioclip_file, CPU, "fp32"), architecture=SOUND_SIZES)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -956,7 +957,7 @@ def test_the_paper_s_architecture_is_the_published_checkpoint_s(
 def test_the_paper_s_clip_is_openai_s_rn50() -> None:
     name = PAPER["clip_text"].options["architecture"]
     assert name == PAPER["clip_image"].options["architecture"]
-    model = _clip("clip", None, name)
+    model = _clip(Setup("clip", None, CPU, "fp32"), name)
     state = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     # What OpenAI's RN50.pt holds (AudioCLIP's checkpoint has the same keys), of 102 million.
     assert sum(parameter.numel() for parameter in model.parameters()) == 102_007_137

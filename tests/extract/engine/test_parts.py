@@ -22,15 +22,15 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, StoreError
+from clipmsa.cache.plugins import Registry
 from clipmsa.extract.datasets.read import Clip, Manifest
 from clipmsa.extract.encoders import registry
 from clipmsa.extract.encoders.encoder import Encoder
-from clipmsa.extract.engine import pipeline, plan
+from clipmsa.extract.engine import pipeline
 from clipmsa.extract.engine.merge import merge_stores
 from clipmsa.extract.engine.pipeline import extract
 from clipmsa.extract.engine.plan import Settings
 from clipmsa.extract.engine.worker import Worker
-from clipmsa.extract.profiles import profile
 from clipmsa.extract.profiles.profile import Media, Profile, StreamRecipe
 
 
@@ -40,8 +40,8 @@ class Words(Encoder):
     modality, consumes, level, dim = "text", "text", "utterance", 3
     seen: ClassVar[list[str]] = []
 
-    def __init__(self, stream, checkpoint, device, precision):
-        super().__init__(nn.Linear(1, 1), device, precision)
+    def __init__(self, setup):
+        super().__init__(setup, nn.Linear(1, 1))
 
     def _encode(self, items):
         if "boom" in items:
@@ -52,8 +52,8 @@ class Words(Encoder):
 
 @pytest.fixture(autouse=True)
 def words(monkeypatch):
-    for module in (plan, profile, registry):
-        monkeypatch.setattr(module, "encoder_class", lambda name: Words)
+    here = Registry("encoder", {"words": f"{__name__}:Words"})
+    monkeypatch.setattr(registry, "ENCODERS", here)
     monkeypatch.setattr(pipeline, "_PART_CLIPS", 1)  # each clip is a part
     Words.seen.clear()
 

@@ -20,17 +20,17 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore, Utterance
 from clipmsa.cache.errors import ClipmsaError, FingerprintError, StoreError
+from clipmsa.cache.plugins import Registry
 from clipmsa.cache.spec import is_drawn
 from clipmsa.extract.datasets.demo import write_clip
 from clipmsa.extract.datasets.read import Clip, Manifest
 from clipmsa.extract.encoders import registry
 from clipmsa.extract.encoders.encoder import Encoder
-from clipmsa.extract.engine import plan, worker
+from clipmsa.extract.engine import worker
 from clipmsa.extract.engine.decode import decode as decode_clip
 from clipmsa.extract.engine.merge import merge_stores
 from clipmsa.extract.engine.pipeline import extract
 from clipmsa.extract.engine.plan import Settings
-from clipmsa.extract.profiles import profile
 from clipmsa.extract.profiles.profile import Media, Profile, StreamRecipe
 
 pytestmark = pytest.mark.slow  # They run the whole of `extract`.
@@ -44,11 +44,11 @@ class Stub(Encoder):
     encoded: ClassVar[Counter[str]] = Counter()
     built: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, stream, checkpoint, device, precision, *, scale=1.0):
+    def __init__(self, setup, *, scale=1.0):
         torch.manual_seed(0)
-        super().__init__(nn.Linear(1, 1), device, precision)
-        self.stream, self.scale = stream, scale
-        Stub.built[stream] += 1
+        super().__init__(setup, nn.Linear(1, 1))
+        self.stream, self.scale = setup.stream, scale
+        Stub.built[setup.stream] += 1
 
     def features(self, item: Any) -> Any:
         raise NotImplementedError
@@ -85,13 +85,16 @@ class StubFrames(Stub):
         return np.array(frames, np.float32).reshape(-1, 3)
 
 
-STUBS = {"words": StubText, "sound": StubSound, "frames": StubFrames}
+STUBS = {
+    "words": f"{__name__}:StubText",
+    "sound": f"{__name__}:StubSound",
+    "frames": f"{__name__}:StubFrames",
+}
 
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch):
-    for module in (plan, profile, registry):
-        monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
+    monkeypatch.setattr(registry, "ENCODERS", Registry("encoder", STUBS))
     Stub.encoded.clear()
     Stub.built.clear()
 
@@ -237,7 +240,9 @@ def test_features_made_in_another_way_are_not_mixed(media, tmp_path):
     out = tmp_path / "s.h5"
     extract(manifest(media), out, settings())
     before = out.read_bytes()
-    with pytest.raises(FingerprintError, match=r"'frames' .*media.fps: 5.0 -> 2.5.*--overwrite"):
+    with pytest.raises(
+        FingerprintError, match=r"'frames' .*media.fps: 5.0 -> 2.5.*`overwrite=True`"
+    ):
         extract(manifest(media), out, settings(fps=2.5))
     with pytest.raises(FingerprintError, match=r"'words' .*options.scale: 1.0 -> 2.0"):
         extract(manifest(media), out, settings(scale=2.0))

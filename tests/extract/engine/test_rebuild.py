@@ -62,7 +62,7 @@ def test_other_preprocessing_than_in_training_is_refused(tmp_path):
 
 def test_weights_that_have_moved_are_named_and_found_in_a_folder_that_is_given(tmp_path):
     spec = spec_of(tmp_path / "gone.pt")
-    with pytest.raises(WeightsError, match=r"; name a folder that has 'gone\.pt' with --weights"):
+    with pytest.raises(WeightsError, match=r"; name a folder that has 'gone\.pt' with `weights`"):
         ClipEncoders([spec])
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / "gone.pt").write_bytes(b"weights")

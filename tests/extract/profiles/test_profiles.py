@@ -64,7 +64,7 @@ def test_tiny_has_the_streams_encoders_and_branches_of_paper_and_asks_for_random
         (r.name, r.encoder, r.branch) for r in paper.streams
     ]
     assert tiny.weights == "random"
-    with pytest.raises(ProfileError, match="made for --weights random"):
+    with pytest.raises(ProfileError, match="made for `weights='random'`"):
         find_checkpoint("albert", tiny.streams[0].source, "pretrained")
 
 

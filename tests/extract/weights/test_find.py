@@ -111,7 +111,7 @@ def test_a_missing_file_is_named_with_its_stream_its_source_and_a_command(
         message
     )
     assert f"`clipmsa weights fetch --profile paper --dir {tmp_path}`" in message
-    assert f"--weights {tmp_path}" in message
+    assert f"`weights='{tmp_path}'`" in message
 
 
 def test_a_folder_without_weights_is_a_missing_file(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_empty_cache_without_network_is_a_missing_file(cache: Path, stream: s
     message = str(caught.value)
     assert "\n" not in message
     assert f"'{stream}' not found at {cache}" in message
-    assert "`clipmsa weights fetch --profile paper --dir weights` and pass --weights weights" in (
+    assert "`clipmsa weights fetch --profile paper --dir weights` and pass `weights='weights'`" in (
         message
     )
 

@@ -51,7 +51,7 @@ def checkpoints(trained):
 def test_the_test_split_scores_as_the_run_says(trained, store, checkpoints):
     metrics = json.loads((trained / "run" / "metrics.json").read_text())
     for split in ("test", "valid"):
-        found = evaluate(checkpoints, store, split).metrics()
+        found = evaluate(checkpoints, store, split).summary()
         for key in METRICS:
             assert found[key]["per_seed"] == pytest.approx(
                 metrics[split][key]["per_seed"], abs=1e-6
@@ -70,14 +70,14 @@ def test_subsets_are_scored_by_what_the_store_says_of_them(store, checkpoints):
     assert list(speakers) == ["v0007", "v0008", "v0009"]
     mask = speakers["v0008"]
     expected = [regression_metrics(s[mask], whole.labels[mask])["mae"] for s in whole.scores]
-    assert whole.metrics(mask)["mae"]["per_seed"] == pytest.approx(expected)
+    assert whole.summary(mask)["mae"]["per_seed"] == pytest.approx(expected)
     with pytest.raises(ConfigError, match="speaker, length, face"):
         whole.subsets("mood")
 
 
 def test_the_table_has_a_row_an_utterance_and_a_column_a_model(store, checkpoints):
     whole = evaluate(checkpoints, store)
-    table = whole.table()
+    table = whole.predictions
     assert table["id"].tolist() == store.ids[-24:]
     both = table[["prediction_1", "prediction_2"]].mean(axis=1)
     assert table["prediction"].tolist() == pytest.approx(both.tolist())
@@ -127,7 +127,7 @@ def test_utterances_without_a_label_are_scored_and_not_counted(trained, checkpoi
     assert whole.scores.shape == (2, 24)
     labels, known = whole.labels[:14], whole.scores[0, :14]
     expected = regression_metrics(known, labels)["mae"]
-    assert whole.metrics()["mae"]["per_seed"][0] == pytest.approx(expected)
+    assert whole.summary()["mae"]["per_seed"][0] == pytest.approx(expected)
 
 
 def test_the_command_prints_a_table_or_json_and_writes_predictions(trained, tmp_path, capsys):

@@ -13,10 +13,10 @@ from plotly.offline import get_plotlyjs
 
 from clipmsa.cache.errors import TableError
 from clipmsa.cli.main import main
+from clipmsa.fusion.analysis.scored import ScoredUtterance
 from clipmsa.fusion.report import scored_videos
 from clipmsa.fusion.report.chart import GREY, RED, TEAL
 from clipmsa.fusion.report.charts_timeline import clock_ticks, timeline
-from clipmsa.scoring import Row
 
 
 def write(path: Path, *rows: dict[str, object]) -> Path:
@@ -41,14 +41,14 @@ def test_rows_come_by_video_in_order_of_time(tmp_path):
 
 def test_every_field_that_predict_writes_is_known(tmp_path):
     """The two ends of the JSON are in different folders; this holds them together."""
-    predicted = Row(
+    predicted = ScoredUtterance(
         "a.mp4", 1.5, 3.0, "well", 0.7, "weakly positive", 0.2, {"text": 0.1}, ("audio",)
     )
     path = write(tmp_path / "s.jsonl", asdict(predicted))
     [utterance] = scored_videos(path, lambda file: None).videos[0].utterances
     assert (utterance.start, utterance.end, utterance.score) == (1.5, 3.0, 0.7)
     assert (utterance.word, utterance.spread) == ("weakly positive", 0.2)
-    assert (utterance.moved, utterance.missing) == ({"text": 0.1}, ("audio",))
+    assert (utterance.contributions, utterance.missing) == ({"text": 0.1}, ("audio",))
 
 
 def test_a_bar_is_where_and_as_long_as_what_was_said(tmp_path):

@@ -409,7 +409,7 @@ def test_a_run_is_a_run_like_any_other(store, tmp_path, name):
     assert checkpoints[0].config == config
     assert not run(store, config, out, [1, 2]).fresh
     again = evaluate(checkpoints, store, "test")
-    assert again.metrics()["mae"]["mean"] == pytest.approx(
+    assert again.summary()["mae"]["mean"] == pytest.approx(
         result.metrics["test"]["mae"]["mean"], abs=1e-6
     )
     models, data = [c.model() for c in checkpoints], data_of(store, config)
@@ -435,7 +435,7 @@ def test_a_setting_of_another_network_is_refused():
         small("lmf", "d_ff=32")
     with pytest.raises(ConfigError, match=r"no setting 'rank' of 'clip-msa'"):
         configured(RunConfig(), settings=["rank=3"])
-    with pytest.raises(ConfigError, match="chosen by --model"):
+    with pytest.raises(ConfigError, match="chosen by `model`"):
         configured(RunConfig(), settings=["network=lmf"])
 
 
@@ -521,7 +521,7 @@ def test_train_takes_a_model_by_name(path, tmp_path, monkeypatch, capsys):
 def test_an_unknown_model_is_refused_with_the_names(path, capsys):
     assert main(["train", "--features", str(path), "--model", "self-mm"]) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert "no model 'self-mm'; there are clip-msa, tfn, lmf, mult, misa" in told
+    assert "no network 'self-mm'; there are clip-msa, tfn, lmf, mult, misa" in told
 
 
 def test_a_model_and_a_variant_at_once_are_wrong_usage(path, capsys):

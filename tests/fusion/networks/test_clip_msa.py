@@ -227,14 +227,16 @@ def test_modalities_can_be_left_out():
     assert set(config.model.drop) == {
         "text/clip", "audio/own", "audio/clip", "vision/own", "vision/clip",
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="--without smell: must be one of text, audio, vision"):
+    with pytest.raises(ConfigError, match="`without='smell'`: must be one of text, audio, vision"):
         left_out(RunConfig(), ["smell"])
 
 
 def test_two_streams_of_one_role_need_a_choice(planted):
     spec = planted.streams["albert"].spec
     planted.streams["roberta"] = planted.streams["albert"]
-    with pytest.raises(ConfigError, match=r"albert and roberta both have the role text/own.*--set"):
+    with pytest.raises(
+        ConfigError, match=r"albert and roberta both have the role text/own.*`settings`"
+    ):
         streams_by_role(planted, SMALL)
     config = changed(SMALL, {"streams": {"text/own": "albert"}}, "test")
     assert streams_by_role(planted, config)["text/own"] == spec

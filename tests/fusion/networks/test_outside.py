@@ -24,7 +24,9 @@ NAME = "my_networks:GatedSum"
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
     """A folder that holds my_networks.py, and is the current one."""
-    (code,) = re.findall(r"```python\n(.*?class GatedSum\(.*?)```", DOCS.read_text(), re.S)
+    (code,) = re.findall(
+        r"```python\n((?:(?!```).)*?class GatedSum\(.*?)```", DOCS.read_text(), re.S
+    )
     (tmp_path / "my_networks.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugins, "_trusted", set())
@@ -57,7 +59,7 @@ def test_it_is_found_by_its_import_path_and_named_after_its_class(mine):
 def test_its_settings_are_set_by_name_and_their_types_checked(mine):
     config = configured(find_model(NAME).applied(RunConfig()), settings=["d=16", "epochs=2"])
     assert (config.model.d, config.training.epochs) == (16, 2)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"--set: d: must be a valid integer, got 'wide'"):
+    with pytest.raises(ConfigError, match=r"`settings`: d: must be a valid integer, got 'wide'"):
         configured(config, settings=["d=wide"])
     with pytest.raises(ConfigError, match=r"no setting 'width' of 'my_networks:GatedSum'.* d, "):
         configured(config, settings=["width=16"])
@@ -114,7 +116,7 @@ def test_a_checkpoint_that_names_it_runs_nothing_until_it_is_trusted(mine, plant
     with (mine / "my_networks.py").open("a") as code:
         code.write("open('it_ran', 'w').close()\n")
     file = mine / "run" / "model-1.pt"
-    with pytest.raises(CheckpointError, match=r"model-1\.pt: .*--trust my_networks"):
+    with pytest.raises(CheckpointError, match=r"model-1\.pt: .*`trust='my_networks'`"):
         load_checkpoint(file)
     assert not (mine / "it_ran").exists()
     plugins.trust(["my_networks"])

@@ -17,6 +17,7 @@ import torch
 from clipmsa.cache import FeatureStore, StreamColumn, write_store
 from clipmsa.cache.errors import CheckpointError, TrainingError
 from clipmsa.fusion import regression_metrics
+from clipmsa.fusion.experiments.jobs import Resources
 from clipmsa.fusion.experiments.runs import run, run_many
 from clipmsa.fusion.experiments.variants import find_variant
 from clipmsa.fusion.metrics.regression import METRICS
@@ -221,7 +222,7 @@ def test_a_withheld_modality_is_one_without_rows(store):
 @pytest.mark.slow
 def test_seeds_side_by_side_give_what_they_give_alone(store, tmp_path):
     config = small("epochs=2")
-    apart = run(store, config, tmp_path / "apart", [1, 2, 3], workers=2)
+    apart = run(store, config, tmp_path / "apart", [1, 2, 3], resources=Resources(workers=2))
     alone = run(store, config, tmp_path / "alone", [3])
     assert (apart.outcomes[2].predictions["test"] == alone.outcomes[0].predictions["test"]).all()
     assert apart.outcomes[2].history == alone.outcomes[0].history
@@ -234,12 +235,19 @@ def test_seeds_on_ray_give_what_they_give_here(store, path, tmp_path):
     config, out = small("epochs=2"), tmp_path / "ray"
     runs: list = []
     try:
-        run_many(store, [(config, out)], [1, 2], engine="ray", on_run=runs.append)
+        run_many(
+            store, [(config, out)], [1, 2], resources=Resources(engine="ray"), on_run=runs.append
+        )
         damaged = Path(shutil.copy(path, tmp_path / "damaged.h5"))
         with h5py.File(damaged, "r+") as file:
             file["streams/albert/values"][3] = np.nan
         with pytest.raises(TrainingError, match="stream 'albert' of utterance"):
-            run_many(FeatureStore(damaged), [(config, tmp_path / "bad")], [1], engine="ray")
+            run_many(
+                FeatureStore(damaged),
+                [(config, tmp_path / "bad")],
+                [1],
+                resources=Resources(engine="ray"),
+            )
     finally:
         ray.shutdown()
     here = run(store, config, tmp_path / "here", [1, 2])
@@ -254,7 +262,13 @@ def test_an_error_of_a_seed_side_by_side_is_told_and_the_others_are_kept(path, t
         stream = file["streams/clip_image"]
         stream["values"][stream["offsets"][3], 5] = np.nan
     with pytest.raises(TrainingError, match="stream 'clip_image' of utterance"):
-        run(FeatureStore(path), small("epochs=2"), tmp_path / "run", [1, 2], workers=2)
+        run(
+            FeatureStore(path),
+            small("epochs=2"),
+            tmp_path / "run",
+            [1, 2],
+            resources=Resources(workers=2),
+        )
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
