@@ -21,17 +21,16 @@ from torch import nn
 
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.errors import ExchangeError, MediaError, TableError
+from clipmsa.cache.plugins import Registry
 from clipmsa.extract import media
 from clipmsa.extract.datasets.demo import write_clip
 from clipmsa.extract.datasets.read import Clip, Manifest, read_dataset
 from clipmsa.extract.datasets.survey import survey
 from clipmsa.extract.encoders import registry
-from clipmsa.extract.encoders.encoder import Encoder
-from clipmsa.extract.engine import plan
+from clipmsa.extract.encoders.encoder import Encoder, Setup
 from clipmsa.extract.engine.decode import decode
 from clipmsa.extract.engine.pipeline import extract
 from clipmsa.extract.engine.plan import Settings
-from clipmsa.extract.profiles import profile
 from clipmsa.extract.profiles.profile import Media, Profile, StreamRecipe
 
 RATE, FPS = 8000, 10
@@ -136,8 +135,8 @@ def folds(tmp_path) -> Path:
 class Stub(Encoder):
     """Rows that tell the time in the full video, quickly."""
 
-    def __init__(self, stream, checkpoint, device, precision):
-        super().__init__(nn.Identity(), device, precision)
+    def __init__(self, setup):
+        super().__init__(setup, nn.Identity())
 
     def features(self, item: Any) -> Any:
         raise NotImplementedError
@@ -170,13 +169,16 @@ class StubFrames(Stub):
         return np.array(frames, np.float32)[:, None]
 
 
-STUBS = {"words": StubText, "sound": StubSound, "frames": StubFrames}
+STUBS = {
+    "words": f"{__name__}:StubText",
+    "sound": f"{__name__}:StubSound",
+    "frames": f"{__name__}:StubFrames",
+}
 
 
 @pytest.fixture
 def encoded(monkeypatch, tmp_path) -> Callable[[Manifest], FeatureStore]:
-    for module in (plan, profile, registry):
-        monkeypatch.setattr(module, "encoder_class", STUBS.__getitem__)
+    monkeypatch.setattr(registry, "ENCODERS", Registry("encoder", STUBS))
     recipes = tuple(StreamRecipe(name, name, "own", {}, {}) for name in STUBS)
     settings = Settings(Profile("p", "random", Media(FPS, 64), recipes), "random")
 
@@ -211,8 +213,8 @@ def test_a_clip_is_cut_out_to_the_frame_and_the_sample(films):
     whole = list(media.read_frames(path, FPS, 999))
     sound, rate = media.read_waveform(path) or (np.zeros(0, np.float32), 0)
     u = read_dataset_clip(path, 0.4, 1.4)
-    encoders = {"sound": StubSound("s", None, torch.device("cpu"), "fp32")}
-    frames = StubFrames("f", None, torch.device("cpu"), "fp32")
+    encoders = {"sound": StubSound(Setup("s", None, torch.device("cpu"), "fp32"))}
+    frames = StubFrames(Setup("f", None, torch.device("cpu"), "fp32"))
     decoded = decode(u, encoders | {"frames": frames}, Media(FPS, 999))
     assert decoded.duration == pytest.approx(1.0)
     assert decoded.items["frames"] == [picture.mean() for _, picture in whole[4:14]]
@@ -230,7 +232,7 @@ def read_dataset_clip(path: Path, start: float, end: float | str) -> Clip:
 def test_a_manifest_may_cut_clips_out_of_longer_files(films):
     clip = read_dataset_clip(films / "full.mp4", 0.5, "")
     assert (clip.start, clip.end) == (0.5, None)
-    encoders = {"s": StubSound("s", None, torch.device("cpu"), "fp32")}
+    encoders = {"s": StubSound(Setup("s", None, torch.device("cpu"), "fp32"))}
     assert decode(clip, encoders, Media()).duration == pytest.approx(1.5, abs=0.1)
 
 
@@ -245,8 +247,8 @@ def test_a_clip_after_the_pictures_end_keeps_its_sound(tmp_path, caplog):
     pictures = [np.full((48, 64, 3), 100, np.uint8)] * 20
     write_clip(path, pictures, 10, np.full(5 * RATE, 0.1, np.float32), RATE)
     encoders = {
-        "sound": StubSound("s", None, torch.device("cpu"), "fp32"),
-        "frames": StubFrames("f", None, torch.device("cpu"), "fp32"),
+        "sound": StubSound(Setup("s", None, torch.device("cpu"), "fp32")),
+        "frames": StubFrames(Setup("f", None, torch.device("cpu"), "fp32")),
     }
     decoded = decode(read_dataset_clip(path, 3.0, 4.0), encoders, Media())
     assert list(decoded.items) == ["sound"]
@@ -257,7 +259,7 @@ def test_a_clip_after_the_pictures_end_keeps_its_sound(tmp_path, caplog):
 
 def test_a_clip_after_the_end_of_its_file_is_told(films):
     clip = read_dataset_clip(films / "full.mp4", 5.0, 6.0)
-    encoders = {"s": StubSound("s", None, torch.device("cpu"), "fp32")}
+    encoders = {"s": StubSound(Setup("s", None, torch.device("cpu"), "fp32"))}
     with pytest.raises(MediaError, match=r"2\.\d\d s long, the clip is from 5 to 6 s"):
         decode(clip, encoders, Media())
 
