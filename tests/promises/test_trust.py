@@ -21,6 +21,7 @@ from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import FingerprintError, ProfileError, WeightsError
 from clipmsa.cli.main import main
 from clipmsa.extract.encoders import openclip
+from clipmsa.extract.encoders.encoder import Setup
 from clipmsa.extract.encoders.transformers_models import (
     load_features,
     load_pretrained,
@@ -139,7 +140,8 @@ def test_a_repository_s_code_is_not_downloaded_nor_part_of_its_digest(
     ],
 )
 def test_a_table_of_sizes_names_nothing_that_would_be_fetched(table: Mapping[str, Any]) -> None:
-    build = {True: random_model, False: lambda s, table: openclip._clip(s, None, table)}
+    setup = Setup("s", None, torch.device("cpu"), "fp32")
+    build = {True: random_model, False: lambda s, table: openclip._clip(setup, table)}
     with pytest.raises(ProfileError, match="nothing is fetched that it names"):
         build["model_type" in table]("s", table)
 

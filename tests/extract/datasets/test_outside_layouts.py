@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -41,7 +42,7 @@ ROWS = ", ".join(
 
 
 @pytest.fixture(autouse=True)
-def folder(monkeypatch, tmp_path) -> Path:
+def folder(monkeypatch, tmp_path) -> Iterator[Path]:
     """The current folder: a layout, and a folder in it, `spring`."""
     monkeypatch.setattr(plugins, "_trusted", set())
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ FINGERPRINTS = {
 
 
 @pytest.fixture(autouse=True)
-def folder(monkeypatch, tmp_path) -> Path:
+def folder(monkeypatch, tmp_path) -> Iterator[Path]:
     """The current folder, which holds an encoder and a profile; nothing of it is trusted yet."""
     monkeypatch.setattr(plugins, "_trusted", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
