@@ -24,6 +24,7 @@ NETWORKS = Registry(
         "lmf": f"{_HERE}.tfn_lmf:LMF",
         "mult": f"{_HERE}.mult:MulT",
         "misa": f"{_HERE}.misa:MISA",
+        "mfn": f"{_HERE}.mfn:MFN",
     },
 )
 
