@@ -97,11 +97,17 @@ def fill(module: nn.Module, golden: Golden, layers: Mapping[str, str]) -> None:
     for name, value in golden.weights.items():
         layer, _, parameter = name.rpartition(".")
         if layer in layers:
-            weights[f"{layers[layer]}.{parameter}"] = value
+            weights[_name(module.state_dict(), layers[layer], parameter)] = value
     found = module.double().eval().load_state_dict(weights, strict=False)
     unfilled = [key for key in found.missing_keys if "missing" not in key]
     if unfilled or found.unexpected_keys:
         raise SystemExit(f"not filled: {unfilled}; not there: {found.unexpected_keys}")
+
+
+def _name(ours: Mapping[str, Tensor], layer: str, parameter: str) -> str:
+    """A parameter's name with us, where an LSTM may stand for their LSTM cell."""
+    name = f"{layer}.{parameter}"
+    return name if name in ours else f"{name}_l0"
 
 
 def ragged(padded: Tensor, lengths: Tensor) -> Ragged:
@@ -119,13 +125,12 @@ def gradients(
     layers: Mapping[str, str],
 ) -> Iterator[Compared]:
     """A loss's gradients by the inputs, and the norms of those by the weights."""
-    ours = {layers[layer]: layer for layer in layers}
-    named = dict(module.named_parameters())
+    ours = dict(module.named_parameters())
     weights = {}
-    for name, value in named.items():
+    for name in golden.weights:
         layer, _, parameter = name.rpartition(".")
-        if layer in ours:
-            weights[f"{ours[layer]}.{parameter}"] = value
+        if layer in layers:
+            weights[name] = ours[_name(ours, layers[layer], parameter)]
     wanted = [*inputs.values(), *weights.values()]
     found = dict(
         zip(

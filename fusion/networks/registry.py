@@ -25,6 +25,7 @@ NETWORKS = Registry(
         "mult": f"{_HERE}.mult:MulT",
         "misa": f"{_HERE}.misa:MISA",
         "mfn": f"{_HERE}.mfn:MFN",
+        "mfm": f"{_HERE}.mfm:MFM",
     },
 )
 
