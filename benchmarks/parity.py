@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from parity_checks import mfm, mfn
+from parity_checks import mag, mfm, mfn
 from parity_checks.golden import Compared, Golden
 
 BOUND = 1e-9
@@ -31,6 +31,7 @@ BOUNDS: Mapping[str, float] = {}  # of models that cannot come as near
 CHECKS: Mapping[str, Callable[[Golden], Iterator[Compared]]] = {
     "mfn": mfn.check,
     "mfm": mfm.check,
+    "mag": mag.check,
 }
 
 

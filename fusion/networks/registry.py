@@ -26,6 +26,7 @@ NETWORKS = Registry(
         "misa": f"{_HERE}.misa:MISA",
         "mfn": f"{_HERE}.mfn:MFN",
         "mfm": f"{_HERE}.mfm:MFM",
+        "mag": f"{_HERE}.mag:MAG",
     },
 )
 
