@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from parity_checks import mag, mfm, mfn
+from parity_checks import mag, mfm, mfn, self_mm
 from parity_checks.golden import Compared, Golden
 
 BOUND = 1e-9
@@ -32,6 +32,7 @@ CHECKS: Mapping[str, Callable[[Golden], Iterator[Compared]]] = {
     "mfn": mfn.check,
     "mfm": mfm.check,
     "mag": mag.check,
+    "self_mm": self_mm.check,
 }
 
 

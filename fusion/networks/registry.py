@@ -27,6 +27,7 @@ NETWORKS = Registry(
         "mfn": f"{_HERE}.mfn:MFN",
         "mfm": f"{_HERE}.mfm:MFM",
         "mag": f"{_HERE}.mag:MAG",
+        "self-mm": f"{_HERE}.self_mm:SelfMM",
     },
 )
 
