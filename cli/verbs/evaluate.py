@@ -41,10 +41,10 @@ def evaluate(
     from clipmsa.cache.csvtext import guarded
     from clipmsa.cache.files import publish_text
     from clipmsa.fusion.analysis.evaluation import evaluate as score
-    from clipmsa.fusion.experiments.runs import json_text
     from clipmsa.fusion.training.checkpoint import load_run
+    from clipmsa.fusion.training.folder import RunFolder, json_text
 
-    kept = [features, run, run / "predictions.csv", run / "history.csv"]
+    kept = [features, run, *RunFolder(run).tables]
     if predictions is not None and predictions.resolve() in [path.resolve() for path in kept]:
         raise typer.BadParameter(
             f"{predictions} is what is read here, so it is not replaced", param_hint="--predictions"

@@ -16,6 +16,7 @@ from clipmsa.fusion.training.config import RunConfig, configured
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 from clipmsa.fusion.training.outcome import Epoch
 
+from .paper import beside, csv_beside, markdown_beside, published
 from .runs import Run, run_many
 from .tables import BASELINE, Differences, csv_comparison, csv_table, latex_table, markdown_table
 from .variants import Variant, find_variant, table1, table2
@@ -50,6 +51,7 @@ def ablate(
     engine: str = "local",
     workers: int = 1,
     overwrite: bool = False,
+    paper: str | None = None,
     on_variant: Callable[[Variant, Run], None] = lambda variant, run: None,
     on_epoch: Callable[[Variant, Epoch], None] = lambda variant, epoch: None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -58,9 +60,12 @@ def ablate(
 
     Seeds that were finished before are not trained again. Writes table.md, table.csv, table.tex
     and, where `full` is among the variants, comparison.csv: each other one less `full`, by a paired
-    bootstrap over utterances and seeds. `run_many` says the rest, and what can go wrong.
+    bootstrap over utterances and seeds. `paper`, mosi or mosei, puts the paper's figures for that
+    data set beside them, in paper.md and paper.csv. `run_many` says the rest.
     """
     base = configured(RunConfig(), config, settings)
+    if paper is not None:
+        published(paper)  # refuses another data set before anything is trained
     folders = {out / variant.name: variant for variant in variants}
     finished: dict[str, Run] = {}
 
@@ -90,6 +95,10 @@ def ablate(
         publish_text(out / "table.tex", latex_table(rows))
         if differences:
             publish_text(out / "comparison.csv", csv_comparison(differences))
+        if paper is not None:
+            found = beside({v.name: of for v, of in rows}, paper, store.profile)
+            publish_text(out / "paper.md", markdown_beside(found, paper))
+            publish_text(out / "paper.csv", csv_beside(found))
     return results
 
 

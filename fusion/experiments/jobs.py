@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -26,9 +26,11 @@ import torch
 from clipmsa.cache import FeatureStore
 from clipmsa.cache.cluster import connect
 from clipmsa.cache.errors import CheckpointError, ClipmsaError, ConfigError, TrainingError
+from clipmsa.cache.plugins import trust, trusted
 from clipmsa.fusion.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from clipmsa.fusion.training.config import RunConfig
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
+from clipmsa.fusion.training.folder import RunFolder
 from clipmsa.fusion.training.outcome import Epoch
 from clipmsa.fusion.training.trainer import train_seed
 
@@ -50,16 +52,17 @@ class Job:
     digest: str
     device: str = "cpu"
     splits: tuple[str, ...] = ("valid", "test")  # to be predicted in the end
+    trusted: tuple[str, ...] = field(default_factory=trusted)  # whose networks it may find
 
     @property
     def path(self) -> Path:
         """Where its checkpoint goes."""
-        return self.folder / f"model-{self.seed}.pt"
+        return RunFolder(self.folder).model(self.seed)
 
     @property
     def progress(self) -> Path:
         """What an interrupted attempt goes on from."""
-        return self.folder / f".progress-{self.seed}.pt"
+        return RunFolder(self.folder).progress(self.seed)
 
     def data(self) -> FeatureData:
         """The features it is trained on.
@@ -110,6 +113,7 @@ OnDone = Callable[[Job], None]
 
 def train_job(job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> None:
     """Train, and write the checkpoint; go on from where an interrupted attempt was."""
+    trust(job.trusted)  # in a process of its own, nobody has said so yet
     if job.finished() is not None:
         return
     data = job.data()

@@ -22,7 +22,7 @@ from clipmsa.cache.checked import LARGEST, Number, one_line
 from clipmsa.cache.csvtext import unguarded
 from clipmsa.cache.errors import RunError
 from clipmsa.cache.spec import is_drawn
-from clipmsa.fusion.metrics.regression import METRICS
+from clipmsa.fusion.training.folder import RunFolder
 
 from .reference import REFERENCES, verdicts
 from .variants import table2
@@ -92,8 +92,9 @@ class RunRecord:
         return list(self.metrics["features"].get("untrained", []))
 
     def score(self, key: str) -> Score:
-        """One of `METRICS` on the test split."""
-        row = self.metrics["test"][key]
+        """One of `METRICS` on the test split; NaN where a run of another version has it not."""
+        nothing = {"mean": None, "std": None, "per_seed": [None] * len(self.seeds)}
+        row = self.metrics["test"].get(key, nothing)
         low, high = row.get("ci95", (None, None))
         return Score(
             _number(row["mean"]),
@@ -119,10 +120,10 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
     """
     records = []
     for path in paths:
-        if (path / "metrics.json").is_file():
+        if RunFolder(path).metrics.is_file():
             records.append(read_run(path))
             continue
-        inside = [child.parent for child in path.glob("*/metrics.json")]
+        inside = [child for child in path.glob("*/") if RunFolder(child).metrics.exists()]
         if not inside:
             raise RunError(
                 f"{path}: no finished run, it has no metrics.json and no folder in it has one; "
@@ -141,10 +142,11 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         RunError: a file is missing or cannot be read; the message names it.
     """
-    metrics = _read_metrics(path / "metrics.json")
-    config = _text(path / "config.toml")
-    ids, labels, scores = _read_test(path / "predictions.csv", metrics["seeds"])
-    curves = _read_curves(path / "history.csv")
+    folder = RunFolder(path)
+    metrics = _read_metrics(folder.metrics)
+    config = _text(folder.config)
+    ids, labels, scores = _read_test(folder.predictions, metrics["seeds"])
+    curves = _read_curves(folder.history)
     return RunRecord(path, metrics, config, curves, ids, labels, scores)
 
 
@@ -186,10 +188,8 @@ class _Metrics:
                 raise ValueError(f"against.{name}.mae must be numbers, as must be {name}.mae")
             if "mae" not in found:
                 raise ValueError(f"against.{name} has no 'mae'")
-        for key in METRICS:
-            if key not in self.test:
-                raise ValueError(f"test has no '{key}'")
-            if len(self.test[key].per_seed) != len(self.seeds):
+        for key, metric in self.test.items():
+            if len(metric.per_seed) != len(self.seeds):
                 raise ValueError(f"test.{key}.per_seed must have a value a seed")
 
 
@@ -231,7 +231,9 @@ def _read_curves(path: Path) -> tuple[Curve, ...]:
             maes = _finite([row["valid_mae"] for row in rows])
             losses = _finite([row["train_loss"] for row in rows])
             epochs = tuple(int(row["epoch"]) for row in rows)
-            curves.append(Curve(seed, epochs, losses, maes, int(maes.argmin())))
+            kept = [place for place, row in enumerate(rows) if row.get("best") == "True"]
+            best = kept[-1] if kept else int(maes.argmin())
+            curves.append(Curve(seed, epochs, losses, maes, best))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not the history of a run ({one_line(error)})") from None
     return tuple(curves)

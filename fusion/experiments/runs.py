@@ -1,40 +1,34 @@
-"""A run: one variant over several seeds, in a folder that holds all there is to know of it.
-
-config.toml  metrics.json  history.csv  predictions.csv  model-<seed>.pt
-"""
+"""A run: one variant over several seeds, in a folder that holds all there is to know of it."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tomli_w
 import torch
 from numpy.typing import NDArray
 
 from clipmsa.cache import FeatureStore
-from clipmsa.cache.csvtext import csv_text
 from clipmsa.cache.errors import CheckpointError, ConfigError, RunError, TrainingError
-from clipmsa.cache.files import publish_text, sole_writer
+from clipmsa.cache.files import sole_writer
 from clipmsa.cache.provenance import difference
 from clipmsa.fusion.metrics.bootstrap import summary
 from clipmsa.fusion.metrics.regression import regression_metrics
 from clipmsa.fusion.training.checkpoint import check_progress, load_checkpoint
 from clipmsa.fusion.training.config import RunConfig, as_plain, check_seeds, configured
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
+from clipmsa.fusion.training.folder import RunFolder
 from clipmsa.fusion.training.outcome import Epoch, Outcome
 
 from .jobs import Job, run_jobs
 from .reference import against_references, reference_scores
 
 SEEDS = (1111, 1112, 1113)
-_TABLES = ("config.toml", "metrics.json", "history.csv", "predictions.csv")
 
 
 @dataclass(frozen=True)
@@ -90,6 +84,10 @@ class _Plan(NamedTuple):
     data: FeatureData
     jobs: list[Job]
 
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.out)
+
 
 def run_many(
     store: FeatureStore,
@@ -131,14 +129,14 @@ def run_many(
                     f"--overwrite"
                 )
             on_note(f"{out} held another run ({told}); this one replaces it")
-            _clear(out)
+            RunFolder(out).clear()
         left = {
             out: [j for j in plan.jobs if _unfinished(j, on_note)] for out, plan in plans.items()
         }
         for out, plan in plans.items():
             if left[out]:
-                (out / "metrics.json").unlink(missing_ok=True)  # it marks a run that is complete
-                _write_config(plan)
+                plan.folder.metrics.unlink(missing_ok=True)
+                plan.folder.write_config(plan.config)
             else:
                 on_run(_complete(plan, references, fresh=False))
 
@@ -175,14 +173,14 @@ def _another(plan: _Plan) -> str:
 
     Its seeds may be others: a run can be given more of them.
     """
-    written = plan.out / "config.toml"
+    written = plan.folder.config
     before: list[RunConfig] = []
     try:
         before += [configured(RunConfig(), written, written=False)] if written.exists() else []
     except ConfigError as error:
         return str(error)
-    digests = _digest_of(plan.out / "metrics.json")
-    for file in plan.out.glob("model-*.pt"):
+    digests = _digest_of(plan.folder.metrics)
+    for file in plan.folder.models:
         try:
             checkpoint = load_checkpoint(file)
         except CheckpointError:  # nobody's loss: `_unfinished` says what becomes of it
@@ -202,13 +200,6 @@ def _digest_of(path: Path) -> list[str]:
         return [str(json.loads(path.read_text(encoding="utf-8"))["features"]["digest"])]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
-
-
-def _clear(out: Path) -> None:
-    """Remove what a run wrote to its folder, and nothing else."""
-    for pattern in (*_TABLES, "model-*.pt", ".progress-*.pt"):
-        for file in out.glob(pattern):
-            file.unlink()
 
 
 def _unfinished(job: Job, on_note: Callable[[str], None]) -> bool:
@@ -232,11 +223,11 @@ def _unfinished(job: Job, on_note: Callable[[str], None]) -> bool:
 
 def _complete(plan: _Plan, references: References, *, fresh: bool) -> Run:
     """Write a folder's tables from its seeds' checkpoints; metrics.json last, as the end's mark."""
-    out, data = plan.out, plan.data
+    folder, data = plan.folder, plan.data
     outcomes = [job.result().outcome for job in plan.jobs]
-    _write_config(plan)
-    _write_history(out / "history.csv", outcomes)
-    _write_predictions(out / "predictions.csv", data, outcomes)
+    folder.write_config(plan.config)
+    folder.write_history(outcomes)
+    folder.write_predictions(data, outcomes)
     if data.digest not in references:
         references[data.digest] = reference_scores(data, ("test",))
     found = {name: scores["test"] for name, scores in references[data.digest].items()}
@@ -259,48 +250,10 @@ def _complete(plan: _Plan, references: References, *, fresh: bool) -> Run:
         **{name: regression_metrics(scores, truth) for name, scores in found.items()},
         "against": against_references(preds, found, truth),
     }
-    publish_text(out / "metrics.json", json_text(metrics))
-    return Run(out, metrics, outcomes, fresh)
-
-
-def _write_config(plan: _Plan) -> None:
-    publish_text(plan.out / "config.toml", tomli_w.dumps(as_plain(plan.config)))
+    folder.write_metrics(metrics)
+    return Run(folder.path, metrics, outcomes, fresh)
 
 
 def _summary(data: FeatureData, outcomes: Sequence[Outcome], split: str) -> dict[str, Any]:
     truth = data.labels[data.labelled_rows(split)].double().numpy()
     return summary(np.stack([outcome.predictions[split] for outcome in outcomes]), truth)
-
-
-def _write_history(path: Path, outcomes: Sequence[Outcome]) -> None:
-    epochs = [epoch for outcome in outcomes for epoch in outcome.history]
-    terms = list(dict.fromkeys(name for epoch in epochs for name in epoch.terms))
-    terms = terms if len(terms) > 1 else []  # one term is the loss itself
-    rows = [{**asdict(e), **{f"train_{t}": e.terms.get(t) for t in terms}} for e in epochs]
-    keys = [key for key in rows[0] if key != "terms"]
-    publish_text(path, csv_text(keys, ([row[key] for key in keys] for row in rows)))
-
-
-def _write_predictions(path: Path, data: FeatureData, outcomes: Sequence[Outcome]) -> None:
-    seeds = [f"prediction_{outcome.seed}" for outcome in outcomes]
-    lines = []
-    for split in ("valid", "test"):
-        rows = data.labelled_rows(split).tolist()
-        scores = np.stack([outcome.predictions[split] for outcome in outcomes], axis=1)
-        for row, score in zip(rows, scores.tolist(), strict=True):
-            label = float(data.labels[row])
-            lines.append([data.store.ids[row], split, label, sum(score) / len(score), *score])
-    publish_text(path, csv_text(["id", "split", "label", "prediction", *seeds], lines))
-
-
-def json_text(value: Any) -> str:
-    """JSON with null for NaN, which JSON has not, and other programs' readers refuse."""
-    return json.dumps(_numbers(value), indent=2, allow_nan=False) + "\n"
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_numbers(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

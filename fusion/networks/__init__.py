@@ -19,7 +19,7 @@ part: the tensor has one axis less, and the others attend to one less.
 A network of one's own is a file as those here are: docs/extending.md.
 """
 
-from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, VectorBranch
+from .branches import SLSTM, Branch, FrameTransformer, MeanBranch, StackedBiLSTM, VectorBranch
 from .network import Batch, Losses, Network, NetworkConfig, Pass, adamw, roles_by_modality
 from .ragged import Padding, Ragged
 
@@ -29,6 +29,7 @@ __all__ = [
     "Branch",
     "FrameTransformer",
     "Losses",
+    "MeanBranch",
     "Network",
     "NetworkConfig",
     "Padding",

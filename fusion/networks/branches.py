@@ -46,6 +46,16 @@ class VectorBranch(Branch):
         return stream.rows
 
 
+class MeanBranch(Branch):
+    """The mean over a stream's rows: MMSA's way with sound and picture for TFN and LMF."""
+
+    def encode(self, stream: Ragged) -> Tensor:
+        lengths = stream.lengths[stream.lengths > 0]
+        starts = (lengths.cumsum(0) - lengths).to(stream.rows.device)
+        every = torch.arange(len(stream.rows), device=stream.rows.device)
+        return F.embedding_bag(every, stream.rows, starts, mode="mean")
+
+
 class SLSTM(Branch):
     """F_v^clip: "single directional LSTM", last valid hidden state (Sec. 2.2.3).
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 
-from .branches import SLSTM, VectorBranch
+from .branches import SLSTM, MeanBranch, VectorBranch
 from .network import (
     CHECKED,
     Batch,
@@ -26,7 +26,6 @@ from .network import (
     roles_by_modality,
 )
 from .ragged import Ragged
-from .tfn_lmf import MeanBranch
 
 
 @dataclass(frozen=True, config=CHECKED)

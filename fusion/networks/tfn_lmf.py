@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 
-from .branches import Branch
+from .branches import MeanBranch
 from .network import CHECKED, Dropout, Network, NetworkConfig, Width, roles_by_modality
 from .ragged import Ragged
 
@@ -40,16 +40,6 @@ class LMFConfig(NetworkConfig):
     vision_width: Width = 128
     rank: Width = 3  # MMSA's for MOSI; 4 for MOSEI
     feature_dropout: Dropout = 0.3  # of the frozen features, after their normalisation
-
-
-class MeanBranch(Branch):
-    """The mean over a stream's rows: MMSA's way with sound and picture for TFN and LMF."""
-
-    def encode(self, stream: Ragged) -> Tensor:
-        lengths = stream.lengths[stream.lengths > 0]
-        starts = (lengths.cumsum(0) - lengths).to(stream.rows.device)
-        every = torch.arange(len(stream.rows), device=stream.rows.device)
-        return F.embedding_bag(every, stream.rows, starts, mode="mean")
 
 
 class SubNetwork(nn.Module):

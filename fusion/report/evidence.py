@@ -13,6 +13,7 @@ from clipmsa.fusion.experiments.run_folder import RunRecord
 from clipmsa.fusion.networks.registry import Trainable
 from clipmsa.fusion.training.checkpoint import load_checkpoint
 from clipmsa.fusion.training.data import FeatureData
+from clipmsa.fusion.training.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def find_evidence(
             raise
         gaps.append(f"No texts, durations and modality contributions: {error}")
         store = None
-    checkpoints = [record.path / f"model-{seed}.pt" for seed in record.seeds]
+    checkpoints = [RunFolder(record.path).model(seed) for seed in record.seeds]
     missing = [path.name for path in checkpoints if not path.is_file()]
     if missing:
         gaps.append(

@@ -21,6 +21,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from clipmsa.fusion.experiments.paper import PAPER_METRICS
+from clipmsa.fusion.metrics.regression import METRICS
+
 from .chart import Chart
 from .numerals import signed
 from .runs import Report
@@ -31,7 +34,8 @@ _PAGES = Path(__file__).with_name("pages")
 
 def render(report: Report) -> str:
     """The page of a report on runs, whole."""
-    return _page("runs", report=report, first=report.runs[0])
+    words = [METRICS[key] for key in PAPER_METRICS]
+    return _page("runs", report=report, first=report.runs[0], paper_metrics=words)
 
 
 def render_videos(scored: ScoredVideos) -> str:

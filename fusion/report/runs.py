@@ -19,6 +19,7 @@ from clipmsa.fusion.analysis.explain import (
     frame_contributions,
     modality_contributions,
 )
+from clipmsa.fusion.experiments.paper import PAPER_METRICS, SOURCES, Beside, Published, beside
 from clipmsa.fusion.experiments.run_folder import RunRecord
 from clipmsa.fusion.metrics.bootstrap import paired_differences
 from clipmsa.fusion.metrics.regression import METRICS
@@ -91,6 +92,16 @@ class ExplainedUtterance:
 
 
 @dataclass(frozen=True)
+class PaperRow:
+    """A row of the paper's tables beside the run that stands for it, as text."""
+
+    words: str
+    source: str
+    same_features: bool
+    cells: list[str]  # by `PAPER_METRICS`: ours, the paper's, the difference; "" where it has none
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows. The first run is the one looked at closely."""
 
@@ -100,6 +111,7 @@ class Report:
     untrained: list[str]
     gaps: list[str]
     comparison: list[Chart]
+    paper: list[PaperRow]
     contributions: list[Chart]
     presence: list[Presence]
     faces: str | None  # a sentence on the face-found rate
@@ -114,6 +126,7 @@ def build_report(
     utterances: Sequence[str] = (),
     worst: int = 2,
     pictures: int = 200,
+    paper: str | None = None,
     on_pass: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Compute what a report on some runs shows.
@@ -124,11 +137,13 @@ def build_report(
         thumbnails: gives pictures of an utterance.
         utterances: ids of test utterances to take apart; the `worst` ones where none is named.
         pictures: how many of the worst utterances get a thumbnail.
+        paper: mosi or mosei: the paper's figures for it are put beside the runs'.
         on_pass: is told how many passes over the test split are done, of how many; there is one a
             modality and seed, and on a large store they take most of the time.
 
     Raises:
         RunError: an id of `utterances` is not among the test utterances.
+        ConfigError: the paper has no results for the data set `paper`.
     """
     first, evidence = records[0], evidence or Evidence()
     moved: dict[str, Floats] = {}
@@ -156,6 +171,7 @@ def build_report(
         untrained=sorted({name for record in records for name in record.untrained}),
         gaps=list(evidence.gaps),
         comparison=_comparison(records, names),
+        paper=_paper(records, paper, evidence.store) if paper is not None else [],
         contributions=_contributions(first, moved),
         presence=presence(first, evidence.store),
         faces=face_rate(first, evidence.store),
@@ -202,6 +218,24 @@ def _metric_row(record: RunRecord, key: str) -> MetricRow:
         [fixed(value) for value in score.references.values()],
         [fixed(value) for value in score.per_seed],
     )
+
+
+def _paper(
+    records: Sequence[RunRecord], dataset: str, store: FeatureStore | None
+) -> list[PaperRow]:
+    profile = store.profile if store is not None else ""
+    rows: dict[Published, dict[str, Beside]] = {}
+    for one in beside({r.variant: r.metrics for r in records}, dataset, profile):
+        rows.setdefault(one.published, {})[one.metric] = one
+    return [
+        PaperRow(
+            row.row,
+            SOURCES[row.source],
+            all(one.same_features for one in cells.values()),
+            [cells[key].words if key in cells else "" for key in PAPER_METRICS],
+        )
+        for row, cells in rows.items()
+    ]
 
 
 def _comparison(records: Sequence[RunRecord], names: Sequence[str]) -> list[Chart]:

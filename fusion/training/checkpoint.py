@@ -25,6 +25,7 @@ from clipmsa.fusion.networks.registry import Trainable
 
 from . import tensorfile
 from .config import RunConfig, config_from_plain
+from .folder import RunFolder
 from .outcome import Outcome
 
 _MODEL, _PROGRESS = "clipmsa-model", "clipmsa-progress"
@@ -160,12 +161,13 @@ def load_run(path: Path) -> list[Checkpoint]:
     """
     if not path.is_dir():
         return [load_checkpoint(path)]
-    table = path / "metrics.json"
+    folder = RunFolder(path)
+    table = folder.metrics
     try:
         seeds = json.loads(table.read_text(encoding="utf-8"))["seeds"]
-        files = [path / f"model-{seed}.pt" for seed in _SEEDS.validate_python(seeds, strict=True)]
+        files = [folder.model(seed) for seed in _SEEDS.validate_python(seeds, strict=True)]
     except FileNotFoundError:
-        files = sorted(path.glob("model-*.pt"))
+        files = folder.models
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{table}: not that of a run ({one_line(error)})") from None
     if not files:

@@ -13,7 +13,7 @@ import pytest
 
 from clipmsa.cache.errors import FingerprintError, RunError, StoreError
 from clipmsa.fusion import regression_metrics
-from clipmsa.fusion.report import find_evidence, read_run, read_runs
+from clipmsa.fusion.report import build_report, find_evidence, read_run, read_runs, render
 
 
 @pytest.fixture
@@ -67,6 +67,17 @@ def test_what_the_contract_does_not_promise_may_be_absent(folder):
     assert all(map(math.isnan, (*score.ci95, *score.references.values())))
     assert record.verdicts == []
     assert math.isnan(record.score("corr").mean)
+
+
+def test_a_metric_that_this_version_does_not_know_or_the_run_lacks_is_no_reason_to_refuse(folder):
+    def change(metrics):
+        metrics["test"]["auroc"] = metrics["test"].pop("acc7")
+
+    change_metrics(folder, change)
+    record = read_run(folder)
+    assert math.isnan(record.score("acc7").mean)
+    assert len(record.score("acc7").per_seed) == len(record.seeds)
+    assert "Acc-7" in render(build_report([record, read_run(folder)]))
 
 
 def test_a_folder_of_runs_is_read_in_the_order_of_table_2(folder, tmp_path):

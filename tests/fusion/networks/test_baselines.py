@@ -33,11 +33,12 @@ from clipmsa.fusion.networks.misa import MISA
 from clipmsa.fusion.networks.mult import MulT
 from clipmsa.fusion.networks.network import NetworkConfig
 from clipmsa.fusion.networks.ragged import Ragged
-from clipmsa.fusion.networks.registry import build_network
-from clipmsa.fusion.networks.tfn_lmf import LMF, TFN
+from clipmsa.fusion.networks.registry import NETWORKS, build_network
+from clipmsa.fusion.networks.self_mm import SelfMM
+from clipmsa.fusion.networks.tfn_lmf import LMF, TFN, LMFConfig
 from clipmsa.fusion.training import trainer
 from clipmsa.fusion.training.checkpoint import load_checkpoint
-from clipmsa.fusion.training.config import NETWORKS, RunConfig, configured
+from clipmsa.fusion.training.config import RunConfig, configured
 from clipmsa.fusion.training.data import FeatureData, streams_by_role
 from clipmsa.fusion.training.outcome import Epoch
 from clipmsa.fusion.training.trainer import train_seed
@@ -55,6 +56,7 @@ SMALL = {
     "mfn": [*WIDTHS, *MEMORY, "memory=12", "out_hidden=8"],
     "mfm": [*WIDTHS, *MEMORY, "memory=12", *CODES, *FACTORS],
     "mag": ["d=16", "d_ff=16", "heads=2"],
+    "self-mm": ["fusion_width=16", "text_width=8"],
 }
 NAMES = list(SMALL)
 
@@ -476,21 +478,22 @@ def test_a_users_file_sets_a_baselines_sizes(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('[lmf-8]\nnetwork = "lmf"\nrank = 8\n')
     mine = find_variant(str(file))
-    assert (mine.name, mine.model) == ("lmf-8", NETWORKS["lmf"](rank=8))  # type: ignore[call-arg]
+    assert (mine.name, mine.model) == ("lmf-8", LMFConfig(rank=8))
     file.write_text('[model]\nnetwork = "mult"\nlayers = 2\n')
     config = configured(RunConfig(), file)
     assert (config.variant, config.model.network) == ("mult", "mult")
     file.write_text('[model]\nnetwork = "must"\n')
     with pytest.raises(
         ConfigError,
-        match="no network 'must'; there are clip-msa, tfn, lmf, mult, misa, mfn, mfm, mag",
+        match="no network 'must'; there are clip-msa, tfn, lmf, mult, misa, mfn, mfm, mag, self-mm",
     ):
         configured(RunConfig(), file)
 
 
-def test_a_configuration_of_one_network_is_not_anothers():
-    with pytest.raises(ConfigError, match="network is 'tfn', must be 'clip-msa'"):
-        ClipMSAConfig(network="tfn")
+def test_a_configuration_of_one_network_is_not_anothers(store):
+    config = ClipMSAConfig(network="tfn")
+    with pytest.raises(ConfigError, match="network 'tfn' takes TFNConfig, not ClipMSAConfig"):
+        build_network(config, streams_by_role(store, config))
 
 
 def test_a_checkpoint_from_before_there_were_baselines_is_clip_msas(store, tmp_path):
@@ -514,8 +517,9 @@ def test_each_network_is_its_own_class(store):
         "mfn": MFN,
         "mfm": MFM,
         "mag": MAG,
+        "self-mm": SelfMM,
     }
-    assert kinds.keys() == NETWORKS.keys()
+    assert kinds.keys() == NETWORKS.shipped.keys()
     streams = streams_by_role(store, NetworkConfig())
     for name, kind in kinds.items():
         assert type(build_network(find_model(name).model, streams)) is kind
@@ -567,7 +571,17 @@ def test_table1_is_baselines_beside_full_on_the_same_features(tmp_path, plant, m
     assert main(line) == 0
     printed = capsys.readouterr().out.splitlines()
     rows = [row.split("|")[1].strip() for row in printed if "±" in row]
-    assert rows == ["TFN", "LMF", "MulT", "MISA", "MFN", "MFM", "MAG (frozen text)", "CLIP-MSA"]
+    assert rows == [
+        "TFN",
+        "LMF",
+        "MulT",
+        "MISA",
+        "MFN",
+        "MFM",
+        "MAG (frozen text)",
+        "Self-MM (frozen text)",
+        "CLIP-MSA",
+    ]
     with Path("runs/store-table1/comparison.csv").open() as csv_file:
         assert {row["variant"] for row in csv.DictReader(csv_file)} == set(NAMES)
     configs = {n: load_checkpoint(Path(f"runs/store-table1/{n}/model-1.pt")).config for n in NAMES}

@@ -293,6 +293,17 @@ def test_the_rise_without_a_modality_is_that_of_the_seeds_mae(report, record):
         assert abs(rise) > 1e-4
 
 
+def test_the_papers_figures_stand_beside_the_runs_and_are_marked_where_features_differ(record):
+    table = parsed(render(build_report([record], paper="mosi"))).find(".//section[@id='paper']")
+    (row,) = table.findall(".//tbody/tr")
+    name, *cells = ["".join(cell.itertext()) for cell in row]
+    assert name == "CLIP-MSA(ours) †"
+    ours = fixed(record.score("mae").mean)
+    assert cells[4].startswith(f"{ours}, 0.673 (")
+    assert cells[-1] == "measured by the paper's authors"
+    assert parsed(render(build_report([record]))).find(".//section[@id='paper']") is None
+
+
 def test_several_runs_are_compared_with_the_first(record, hostile_run, tmp_path):
     other = RunRecord(
         **{

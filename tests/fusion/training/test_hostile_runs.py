@@ -33,12 +33,13 @@ from clipmsa.cache.errors import (
 from clipmsa.cli.main import main
 from clipmsa.fusion.analysis.scored import read_scored
 from clipmsa.fusion.analysis.scores import load_models
-from clipmsa.fusion.experiments.runs import json_text, run
+from clipmsa.fusion.experiments.runs import run
 from clipmsa.fusion.experiments.variants import variants_of
 from clipmsa.fusion.report import read_run
 from clipmsa.fusion.training import tensorfile
 from clipmsa.fusion.training.checkpoint import load_checkpoint, load_progress, load_run
 from clipmsa.fusion.training.config import RunConfig, check_seeds, configured
+from clipmsa.fusion.training.folder import json_text
 
 mutation = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
