@@ -50,8 +50,6 @@ class Aligned(nn.Module):
 
     def _on(self, steps: Tensor, role: str, stream: Ragged) -> Tensor:
         there = stream.lengths > 0
-        if there.all():
-            return averaged(stream, steps)
         missing = self.missing[role].to(stream.rows.dtype)
         if not there.any():
             return missing.expand(int(steps.sum()), -1)

@@ -544,7 +544,7 @@ def test_train_takes_a_model_by_name(path, tmp_path, monkeypatch, capsys):
 def test_an_unknown_model_is_refused_with_the_names(path, capsys):
     assert main(["train", "--features", str(path), "--model", "self-nn"]) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert "no model 'self-nn'; there are clip-msa, tfn, lmf, mult, misa" in told
+    assert "no network 'self-nn'; there are clip-msa, tfn, lmf, mult, misa" in told
 
 
 def test_a_model_and_a_variant_at_once_are_wrong_usage(path, capsys):
