@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -80,9 +81,12 @@ def _layers() -> dict[str, str]:
 
 
 def _config(golden: Golden) -> MFMConfig:
-    weights = {"mmd": float(golden["weights.lda_mmd"])}
+    weights: dict[str, Any] = {"mmd": float(golden["weights.lda_mmd"])}
     weights |= {f"{m}_reconstruction": float(golden[f"weights.lda_{m}"]) for m in MODALITIES}
-    sizes = {"z_y": golden.width("last_to_zy_fc1"), "f_y": golden.width("zy_to_fy_fc1")}
+    sizes: dict[str, Any] = {
+        "z_y": golden.width("last_to_zy_fc1"),
+        "f_y": golden.width("zy_to_fy_fc1"),
+    }
     for m in MODALITIES:
         short = _SHORT[m]
         sizes[f"z_{m}"] = golden.width(f"encoder_{short}.fc1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
@@ -29,7 +30,7 @@ def memory_layers(theirs: str = "", ours: str = "memory.") -> dict[str, str]:
     return layers
 
 
-def memory_sizes(golden: Golden, theirs: str = "") -> dict[str, int]:
+def memory_sizes(golden: Golden, theirs: str = "") -> dict[str, Any]:
     """The settings of LSTMs and memory."""
     return {
         **{

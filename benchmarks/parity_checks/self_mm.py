@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,7 @@ def _run(golden: Golden) -> Iterator[Compared]:
             _, scores = model.heads_of(model.vectors(batch.streams))
             losses = _terms(scores, {m: model.made.labels(m)[at] for m in MODALITIES}, labels[at])
             found[-1].append(torch.stack([losses[k] for k in _LETTER]).detach())
-            torch.stack([*losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack([*losses.values()]).sum().backward()
             model.after_step(batch)
             if n % together == together - 1:
                 optimiser.step()
@@ -143,7 +144,7 @@ def _model(golden: Golden) -> tuple[SelfMM, dict[str, str]]:
     layers = {"audio_model.rnn": "branches.audio/own.lstm", "audio_model.linear_1": "project.audio"}
     layers |= {"video_model.rnn": "branches.vision/own.lstm"}
     layers |= {"video_model.linear_1": "project.vision"}
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for k, theirs in _THEIRS.items():
         for n, place in enumerate(("first", "second", "out"), 1):
             layers[f"post_{theirs}_layer_{n}"] = f"heads.{k}.{place}"

@@ -50,7 +50,7 @@ class Aligned(nn.Module):
 
     def _on(self, steps: Tensor, role: str, stream: Ragged) -> Tensor:
         there = stream.lengths > 0
-        missing = self.missing[role].to(stream.rows.dtype)
+        missing: Tensor = self.missing[role].to(stream.rows.dtype)
         if not there.any():
             return missing.expand(int(steps.sum()), -1)
         there_by_step = there.repeat_interleave(steps)[:, None].to(stream.rows.device)

@@ -259,7 +259,8 @@ class MadeLabels(nn.Module):
         above, below = (
             torch.linalg.vector_norm(features[k] - centre, dim=1) for centre in self.centres(k)
         )
-        return (below - above) / (above + 1e-8)
+        nearness: Tensor = (below - above) / (above + 1e-8)
+        return nearness
 
     def _state(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
