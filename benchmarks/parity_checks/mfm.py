@@ -55,7 +55,7 @@ def check(golden: Golden) -> Iterator[Compared]:
         yield Compared(f"{case}out.pred", scores, golden[f"{case}out.pred"])
         l1 = (scores - golden.inputs[f"{case}labels"]).abs().mean()
         yield Compared(f"{case}loss.l1", l1, golden[f"{case}loss.l1"])
-        generation = sum(model.reconstruction[m] * errors[m] for m in MODALITIES)
+        generation = torch.stack([model.reconstruction[m] * errors[m] for m in MODALITIES]).sum()
         prior = torch.stack([*mmd.values()]).sum()
         total = l1 + generation + model.mmd * prior
         for name, value in (("gen_weighted", generation), ("mmd_sum", prior), ("total", total)):
