@@ -15,6 +15,17 @@ part: the tensor has one axis less, and the others attend to one less.
   Multimodal Language Sequences. ACL 2019.
 - MISA: Hazarika, Zimmermann, Poria. MISA: Modality-Invariant and -Specific Representations for
   Multimodal Sentiment Analysis. ACM Multimedia 2020.
+- MFN: Zadeh, Liang, Mazumder, Poria, Cambria, Morency. Memory Fusion Network for Multi-view
+  Sequential Learning. AAAI 2018.
+- MFM: Tsai, Liang, Zadeh, Morency, Salakhutdinov. Learning Factorized Multimodal Representations.
+  ICLR 2019.
+- MAG: Rahman, Hasan, Lee, Zadeh, Mao, Morency, Hoque. Integrating Multimodal Information in Large
+  Pretrained Transformers. ACL 2020.
+- Self-MM: Yu, Xu, Yuan, Wu. Learning Modality-Specific Representations with Self-Supervised
+  Multi-Task Learning for Multimodal Sentiment Analysis. AAAI 2021.
+
+MFN, MFM and MAG take sequences on the text's steps (aligned.py). Where the original tunes BERT
+(MAG, Self-MM), rows of tables say "(frozen text)".
 
 A network of one's own is a file as those here are: docs/extending.md.
 """

@@ -24,6 +24,10 @@ NETWORKS = Registry(
         "lmf": f"{_HERE}.tfn_lmf:LMF",
         "mult": f"{_HERE}.mult:MulT",
         "misa": f"{_HERE}.misa:MISA",
+        "mfn": f"{_HERE}.mfn:MFN",
+        "mfm": f"{_HERE}.mfm:MFM",
+        "mag": f"{_HERE}.mag:MAG",
+        "self-mm": f"{_HERE}.self_mm:SelfMM",
     },
 )
 
