@@ -24,6 +24,8 @@ NETWORKS = Registry(
         "lmf": f"{_HERE}.tfn_lmf:LMF",
         "mult": f"{_HERE}.mult:MulT",
         "misa": f"{_HERE}.misa:MISA",
+        "mmim": f"{_HERE}.mmim:MMIM",
+        "tpmsa": f"{_HERE}.tpmsa:TPMSA",
     },
 )
 
