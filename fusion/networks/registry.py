@@ -24,8 +24,11 @@ NETWORKS = Registry(
         "lmf": f"{_HERE}.tfn_lmf:LMF",
         "mult": f"{_HERE}.mult:MulT",
         "misa": f"{_HERE}.misa:MISA",
+        "mfn": f"{_HERE}.mfn:MFN",
         "mmim": f"{_HERE}.mmim:MMIM",
         "tpmsa": f"{_HERE}.tpmsa:TPMSA",
+        "hycon": f"{_HERE}.hycon:HyCon",
+        "wscl-cl": f"{_HERE}.wscl_cl:WSCLCL",
     },
 )
 

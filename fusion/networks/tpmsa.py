@@ -158,8 +158,8 @@ class TPMSA(Network):
         """One of phase 2 and, where there is text, one of phase 1."""
         if schedule.epochs <= self.text_epochs:
             raise ConfigError(
-                f"epochs = {schedule.epochs}: the first {self.text_epochs} (text_epochs) of 'tpmsa' "
-                f"train its text alone, so there must be more of them; set one of the two"
+                f"epochs = {schedule.epochs}: the first {self.text_epochs} (text_epochs) train the "
+                f"text alone, so there must be more of them; set one of the two"
             )
         text = [p for module in self._text() for p in module.parameters()]
         first = {id(p) for p in text}

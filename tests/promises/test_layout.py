@@ -30,7 +30,7 @@ FLOORS = {
     ],
     "fusion": [{"networks", "metrics"}, {"training"}, {"experiments", "analysis"}, {"report"}],
 }
-MOST_FILES = 14  # in a folder, __init__.py aside: about a dozen; of verbs there are as many as are
+MOST_FILES = 14  # in a folder, __init__.py aside: about a dozen; of verbs and networks, all there
 ENCODER_LIBRARIES = {
     "transformers",
     "open_clip",
@@ -105,7 +105,7 @@ def test_the_folders_within_are_those_that_have_a_floor():
 
 @pytest.mark.parametrize("folder", sorted({p.parent for p in SOURCES}), ids=dotted)
 def test_a_folder_holds_no_more_than_one_can_take_in(folder):
-    assert len(list(folder.glob("[!_]*.py"))) <= MOST_FILES or folder.name == "verbs"
+    assert len(list(folder.glob("[!_]*.py"))) <= MOST_FILES or folder.name in ("verbs", "networks")
 
 
 @pytest.mark.parametrize("folder", [*ALLOWED, "tests", "benchmarks", "examples"])

@@ -45,6 +45,10 @@ SMALL = {
     "lmf": [*POOLED, "rank=3"],
     "mult": ["heads=3", "d=6", "layers=2"],
     "misa": ["d=32"],
+    "mmim": ["audio_width=8", "vision_width=8", "audio_hidden=6", "vision_hidden=6", "z=16"],
+    "tpmsa": ["d=16", "heads=2", "d_ff=32", "interactions=2", "text_epochs=1"],
+    "hycon": ["d=16", "heads=2", "d_ff=32"],
+    "wscl-cl": ["d=16", "heads=2", "layers=1", "d_ff=32", "pretraining=1", "buckets=3"],
 }
 NAMES = list(SMALL)
 

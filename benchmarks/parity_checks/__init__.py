@@ -1,0 +1,1 @@
+"""One file a model: our module filled with the recipe's weights, and what both give."""
