@@ -15,6 +15,14 @@ part: the tensor has one axis less, and the others attend to one less.
   Multimodal Language Sequences. ACL 2019.
 - MISA: Hazarika, Zimmermann, Poria. MISA: Modality-Invariant and -Specific Representations for
   Multimodal Sentiment Analysis. ACM Multimedia 2020.
+- MMIM: Han, Chen, Poria. Improving Multimodal Fusion with Hierarchical Mutual Information
+  Maximization for Multimodal Sentiment Analysis. EMNLP 2021.
+- TPMSA: Yang, Wu, Zhu, Shao, Lin, Liu. Two-Phase Multi-Task Sentiment Analysis. IEEE/ACM TASLP
+  2022.
+- HyCon (our reading): Mai, Zeng, Zheng, Hu. Hybrid contrastive learning of tri-modal
+  representation. IEEE Transactions on Affective Computing 2022.
+- WSCL-CL (our reading): Mai, Sun, Hu. Curriculum learning meets weakly supervised correlation
+  learning. EMNLP 2022.
 
 A network of one's own is a file as those here are: docs/extending.md.
 """
