@@ -37,7 +37,8 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="In place of a variant, a baseline: tfn, lmf, mult, misa, mmim, tpmsa, hycon, wscl-cl.",
+            help="In place of a variant, a baseline: tfn, lmf, mult, misa, mmim, tpmsa, hycon, "
+            "wscl-cl.",
             metavar="NAME",
         ),
     ] = None,

@@ -35,6 +35,8 @@ from clipmsa.fusion.networks.network import NetworkConfig
 from clipmsa.fusion.networks.ragged import Ragged
 from clipmsa.fusion.networks.registry import NETWORKS, build_network
 from clipmsa.fusion.networks.tfn_lmf import LMF, TFN, LMFConfig
+from clipmsa.fusion.networks.tpmsa import TPMSA
+from clipmsa.fusion.networks.wscl_cl import WSCLCL
 from clipmsa.fusion.training import trainer
 from clipmsa.fusion.training.checkpoint import load_checkpoint
 from clipmsa.fusion.training.config import RunConfig, configured
