@@ -227,7 +227,8 @@ class Bound(nn.Module):
     def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
         """Of (n, |x|) and (n, |y|), the mean over n; 0 where n is."""
         each = -((self.mu(x) - y) ** 2) / (2 * self.s(x).exp())
-        return each.sum() / max(1, len(x))
+        mean: Tensor = each.sum() / max(1, len(x))
+        return mean
 
     def tightened(self) -> list[nn.Parameter]:
         """What the first pass trains."""
