@@ -45,7 +45,7 @@ from clipmsa.fusion.training.data import FeatureData, streams_by_role
 
 Floats = NDArray[np.float64]
 FRAMES = (3, 8)
-NETWORKS = ("full", "no-coattn", "tfn", "lmf", "mult", "misa")
+NETWORKS = ("full", "no-coattn", "tfn", "lmf", "mult", "misa", "mmim", "tpmsa", "hycon", "wscl-cl")
 LATENT = 4  # numbers that a row of a stream stands for, the first of which the label depends on
 SHARE = 0.5  # of a stream's variance that the latents make; the rest is noise in every dimension
 

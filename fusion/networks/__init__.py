@@ -23,9 +23,17 @@ part: the tensor has one axis less, and the others attend to one less.
   Pretrained Transformers. ACL 2020.
 - Self-MM: Yu, Xu, Yuan, Wu. Learning Modality-Specific Representations with Self-Supervised
   Multi-Task Learning for Multimodal Sentiment Analysis. AAAI 2021.
+- MMIM: Han, Chen, Poria. Improving Multimodal Fusion with Hierarchical Mutual Information
+  Maximization for Multimodal Sentiment Analysis. EMNLP 2021.
+- TPMSA: Yang, Wu, Zhu, Shao, Lin, Liu. Two-Phase Multi-Task Sentiment Analysis. IEEE/ACM TASLP
+  2022.
+- HyCon (our reading): Mai, Zeng, Zheng, Hu. Hybrid contrastive learning of tri-modal
+  representation. IEEE Transactions on Affective Computing 2022.
+- WSCL-CL (our reading): Mai, Sun, Hu. Curriculum learning meets weakly supervised correlation
+  learning. EMNLP 2022.
 
 MFN, MFM and MAG take sequences on the text's steps (aligned.py). Where the original tunes BERT
-(MAG, Self-MM), rows of tables say "(frozen text)".
+(MAG, Self-MM, MMIM, TPMSA, HyCon, WSCL-CL), rows of tables say "(frozen text)".
 
 A network of one's own is a file as those here are: docs/extending.md.
 """

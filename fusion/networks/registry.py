@@ -28,6 +28,10 @@ NETWORKS = Registry(
         "mfm": f"{_HERE}.mfm:MFM",
         "mag": f"{_HERE}.mag:MAG",
         "self-mm": f"{_HERE}.self_mm:SelfMM",
+        "mmim": f"{_HERE}.mmim:MMIM",
+        "tpmsa": f"{_HERE}.tpmsa:TPMSA",
+        "hycon": f"{_HERE}.hycon:HyCon",
+        "wscl-cl": f"{_HERE}.wscl_cl:WSCLCL",
     },
 )
 

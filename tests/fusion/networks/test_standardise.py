@@ -129,7 +129,9 @@ def test_a_stream_without_rows_in_train_gives_0_and_is_said(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["full", "tfn", "lmf", "mult", "misa"])
+@pytest.mark.parametrize(
+    "network", ["full", "tfn", "lmf", "mult", "misa", "mmim", "hycon", "wscl-cl"]
+)
 def test_scale_and_offset_of_the_features_do_not_matter_to_any_network(tmp_path, network):
     """What is trained on x and on 1e-4 x + 0.02, or 100 x - 5000, predicts the same."""
     from clipmsa.fusion.experiments.variants import find_variant
