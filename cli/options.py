@@ -30,7 +30,8 @@ Profile = Annotated[str, typer.Option(help="audioclip, paper, tiny, or a TOML fi
 Model = Annotated[
     str | None,
     typer.Option(
-        help="In place of a variant: tfn, lmf, mult, misa, or your own as package.module:Class.",
+        help="In place of a variant: tfn, lmf, mult, misa, mfn, mfm, mag, self-mm, mmim, tpmsa, "
+        "hycon, wscl-cl, or your own as package.module:Class.",
         metavar="NAME",
     ),
 ]

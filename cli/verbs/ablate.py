@@ -50,8 +50,8 @@ def ablate(
 ) -> None:
     """Train many variants, by default the nine rows of the paper's Table 2, and print the table.
 
-    table1 is baselines of the paper's Table 1 on the same features (tfn, lmf, mult, misa, mmim,
-    tpmsa, hycon, wscl-cl) and full.
+    table1 is the systems of the paper's Table 1 on the same features (tfn, lmf, mult, misa, mfn,
+    mfm, mag, self-mm, mmim, tpmsa, hycon, wscl-cl) and full.
     Settings of [training] hold for all; those of [model] for CLIP-MSA and not for the baselines.
     Runs that are finished are not run again. Writes table.md, table.csv, table.tex and every run.
 

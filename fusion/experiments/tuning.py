@@ -161,9 +161,7 @@ def tune(
             jobs: dict[int, list[Job]] = {}
             for trial in asked:
                 drawn = with_values(config, trial.params, f"trial {trial.number}")
-                jobs[trial.number] = _jobs(
-                    trial.number, data, drawn, seeds, out, resources.device
-                )
+                jobs[trial.number] = _jobs(trial.number, data, drawn, seeds, out, resources.device)
             run_jobs([job for batch in jobs.values() for job in batch], resources)
             for trial in asked:
                 maes = [job.result().outcome.valid_mae for job in jobs[trial.number]]
@@ -193,7 +191,7 @@ def _study(out: Path) -> Iterator[optuna.Study]:
 
     path = out / "study.db"
     if path.exists() and not path.is_file():  # SQLite would wait for a pipe
-        raise RunError(f"{path}: not a regular file; use another --out")
+        raise RunError(f"{path}: not a regular file; use another `out`")
     try:
         with _of_a_search(path):
             study = optuna.create_study(
@@ -227,7 +225,7 @@ def _of_a_search(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise RunError(
-            f"{path}: not the trials of a search ({one_line(error)}); use another --out"
+            f"{path}: not the trials of a search ({one_line(error)}); use another `out`"
         ) from None
 
 

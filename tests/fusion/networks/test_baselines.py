@@ -26,9 +26,9 @@ from clipmsa.fusion.experiments.tuning import read_search
 from clipmsa.fusion.experiments.variants import find_model, find_variant, left_out, table1
 from clipmsa.fusion.metrics.regression import regression_metrics
 from clipmsa.fusion.networks.clip_msa import ClipMSAConfig
+from clipmsa.fusion.networks.hycon import HyCon
 from clipmsa.fusion.networks.mag import MAG
 from clipmsa.fusion.networks.mfm import MFM
-from clipmsa.fusion.networks.hycon import HyCon
 from clipmsa.fusion.networks.mfn import MFN
 from clipmsa.fusion.networks.misa import MISA
 from clipmsa.fusion.networks.mmim import MMIM

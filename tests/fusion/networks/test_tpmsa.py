@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ConfigError
 from clipmsa.fusion.networks import Batch, Ragged
 from clipmsa.fusion.networks.tpmsa import TPMSA, TPMSAConfig
 from clipmsa.fusion.training.config import TrainingConfig
@@ -53,10 +52,23 @@ def test_no_epoch_of_phase_1_is_judged():
     assert [network(*ALL).judged(number) for number in (1, 2, 3, 4)] == [False, False, True, True]
 
 
-def test_a_schedule_that_ends_in_phase_1_is_refused():
-    with pytest.raises(ConfigError, match=r"epochs = 2: the first 2 \(text_epochs\)"):
-        network(*ALL).optimisers(TrainingConfig(epochs=2))
-    assert len(network(*ALL).optimisers(TrainingConfig(epochs=3))) == 2
+@pytest.mark.parametrize(("epochs", "of_text"), [(1, 0), (2, 1), (3, 1), (4, 2), (9, 2)])
+def test_phase_1_takes_half_of_a_short_schedule_at_most(epochs, of_text):
+    model = network(*ALL)
+    optimisers = model.optimisers(TrainingConfig(epochs=epochs))
+    assert [model.judged(n + 1) for n in range(epochs)].count(False) == of_text
+    assert len(optimisers) == (2 if of_text else 1)
+
+
+def test_of_one_epoch_text_is_trained_with_the_rest():
+    model = network(*ALL)
+    (optimiser,) = model.optimisers(TrainingConfig(epochs=1))
+    (one,) = model.epoch(1)
+    before = copy.deepcopy(model.state_dict())
+    torch.stack([*one.losses(batch(ALL)).values()]).sum().backward()
+    optimiser.step()
+    still = {k for k, v in model.state_dict().items() if torch.equal(v, before[k])}
+    assert not [key for key in still if "text" in key and "missing" not in key]
 
 
 def test_without_text_there_is_no_phase_1():
