@@ -105,7 +105,7 @@ def check_first(golden: Golden) -> Iterator[Compared]:
 def filled(model: TPMSA, golden: Golden) -> dict[str, Tensor]:
     """Fill our module, in which all attention of an encoder is one layer; our weights by theirs."""
     ours = dict(model.double().eval().named_parameters())
-    out = {}
+    out: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, value in golden.weights.items():
             layer, _, parameter = name.rpartition(".")

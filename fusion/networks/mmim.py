@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 
-from .branches import Branch, VectorBranch
+from .branches import Branch, MeanBranch, VectorBranch
 from .network import (
     CHECKED,
     Batch,
@@ -31,7 +31,6 @@ from .network import (
     adamw,
 )
 from .ragged import Ragged
-from .tfn_lmf import MeanBranch
 from .vectors import ModalityVectors
 
 _COLUMNS = 4  # of h_m, to one of the projection that H is estimated in

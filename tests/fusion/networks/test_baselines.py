@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def weights_of(network: nn.Module) -> dict[str, np.ndarray]:
     return {key: value.double().numpy() for key, value in network.state_dict().items()}
 
 
-def rows_of(streams: dict[str, Ragged], role: str) -> list[np.ndarray]:
+def rows_of(streams: Mapping[str, Ragged], role: str) -> list[np.ndarray]:
     """(T, D) of each utterance."""
     stream = streams[role]
     ends = np.cumsum(stream.lengths.numpy())
@@ -328,6 +329,7 @@ def test_misas_own_loss_is_its_papers(store):
             recon += ((linear(p + c, weights, f"decode.{m}") - u) ** 2).sum() / (3 * 12 * 32)
     expected = sim + 20 * diff + recon
     batch = data.batch(torch.arange(12))._replace(labels=torch.zeros(12))
+    assert isinstance(network, MISA)
     whole = torch.stack([*network.losses(batch).values()]).sum()
     plain = nn.functional.smooth_l1_loss(network(streams), torch.zeros(12))
     assert min(sim, 20 * diff, recon) > 0.1 * expected

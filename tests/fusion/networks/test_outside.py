@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ NAME = "my_networks:GatedSum"
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch) -> Path:
+def mine(tmp_path, monkeypatch) -> Iterator[Path]:
     """A folder that holds my_networks.py, and is the current one."""
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
     (code,) = (block for block in blocks if "class GatedSum(" in block)

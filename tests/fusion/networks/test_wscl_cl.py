@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from clipmsa.fusion.networks.wscl_cl import WSCLCL, Pairs, WSCLCLConfig, curricu
 
 PATH = Path(__file__).resolve().parents[2] / "data/baselines/wscl_reading.npz"
 ORDER = ("text", "audio", "vision")
-EXACT = {"rtol": 0, "atol": 1e-9}
+EXACT: Any = {"rtol": 0, "atol": 1e-9}
 
 
 def network(d: int = 4, dim: int = 4) -> WSCLCL:
@@ -39,7 +40,9 @@ def test_pairs_are_scored_and_sorted_as_the_reading_says(golden):
         score = network().scores(x, pairs, *weights)
         torch.testing.assert_close(score, golden[f"score.{name}"], **EXACT)
         losses.append((score - goal).abs())
-    order, bucket = curriculum(*losses, float(golden["discarded_share"]), int(golden["buckets"]))
+    first, current = losses
+    share, buckets = float(golden["discarded_share"]), int(golden["buckets"])
+    order, bucket = curriculum(first, current, share, buckets)
     assert torch.equal(order, golden["kept"])
     assert torch.equal(bucket, golden["bucket_of_kept"])
 

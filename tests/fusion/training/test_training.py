@@ -211,7 +211,7 @@ def test_a_withheld_modality_is_one_without_rows(store):
     rows = data.labelled_rows("test")
     without = predict(model, data, rows, ["audio"])
     assert not np.allclose(without, outcome.predictions["test"])
-    streams = data.batch(rows).streams
+    streams = dict(data.batch(rows).streams)
     for role in ("audio/own", "audio/clip"):
         empty = streams[role].rows[:0]
         streams[role] = Ragged(empty, torch.zeros(len(rows), dtype=torch.int64))
