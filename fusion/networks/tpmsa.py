@@ -78,7 +78,7 @@ class TPMSA(Network):
 
     Phase 1, the first `text_epochs` epochs or half of a shorter schedule, trains text's Linear
     under a head of its own, which is of no use after it; no such epoch is judged. In phase 2 that
-    Linear stays as it is, and the loss is y's error and, each by its weight, those of y_t, y_v, y_a.
+    Linear stays as it is, and the loss is y's error and, by their weights, those of y_t, y_v, y_a.
 
     What is ours. Text is frozen ("TPMSA (frozen text)"): phase 1 there tunes BERT, which is the
     larger part of its result, over as many epochs as help. The weights are constants. There they
