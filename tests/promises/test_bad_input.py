@@ -1,7 +1,7 @@
 """What real folders hold: each clip gives features or one row in /failures, and no run ends early.
 
-One run over all of it with the real encoders at toy sizes. `tests/test_media.py` and
-`tests/test_manifest.py` look at each kind of file and table more closely.
+One run over all of it with the real encoders at toy sizes. `tests/extract/media/test_media.py` and
+`tests/extract/datasets/test_read.py` look at each kind of file and table more closely.
 """
 
 from __future__ import annotations
