@@ -117,7 +117,7 @@ def test_features_are_made_again_from_the_store_only_where_the_module_is_trusted
 ):
     refused = ran(folder, "-c", REBUILT)
     assert refused.returncode
-    assert "--trust my_encoders" in refused.stderr
+    assert "trust='my_encoders'" in refused.stderr
     done = ran(folder, "-c", REBUILT, "my_encoders")
     assert done.returncode == 0, done.stderr
 
