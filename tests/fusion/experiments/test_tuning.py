@@ -156,7 +156,7 @@ def test_a_database_of_another_kind_is_refused_in_one_line(copied, damage):
     else:
         with contextlib.closing(sqlite3.connect(database_of(copied))) as database:
             database.executescript(damage)
-    with pytest.raises(RunError, match=r"study\.db: .*use another --out") as caught:
+    with pytest.raises(RunError, match=r"study\.db: .*use another `out`") as caught:
         search(copied, 2)
     assert "\n" not in str(caught.value)
 
