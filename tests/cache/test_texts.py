@@ -127,6 +127,16 @@ def test_a_kind_is_told_from_what_is_in_a_file(files, name, kind):
     assert (kind_of(files / name) or "").startswith(kind)
 
 
+def test_a_zip_archive_of_a_version_to_come_is_a_damaged_one(tmp_path):
+    file = tmp_path / "later.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", "b")
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 64  # the version that extracting needs, 6.4
+    file.write_bytes(content)
+    assert kind_of(file) == "a damaged ZIP archive"
+
+
 def test_the_kind_of_a_text_and_of_a_missing_file_is_not_told(files):
     assert kind_of(files / "words.txt") is None
     assert kind_of(files / "missing") is None
