@@ -14,9 +14,6 @@ A further model is a file in `parity_checks/` with a function that takes a `Gold
 
 from __future__ import annotations
 
-import clipmsa.environment  # noqa: F401 first: torch reads it when it is loaded
-
-# isort: split
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping

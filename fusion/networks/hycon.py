@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -13,44 +12,27 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ConfigError
 
-from .branches import Branch, FrameTransformer, VectorBranch
 from .network import (
     CHECKED,
     Batch,
-    Dropout,
-    Heads,
-    Layers,
     Losses,
     Network,
-    NetworkConfig,
     Weight,
-    Width,
 )
 from .ragged import Ragged
-from .vectors import ModalityVectors
+from .vectors import ModalityVectors, TransformedConfig
 
 
 @dataclass(frozen=True, config=CHECKED)
-class HyConConfig(NetworkConfig):
+class HyConConfig(TransformedConfig):
     """Hybrid contrastive learning. Of its numbers only alpha is known, and that at second hand."""
 
     network: str = "hycon"
-    d: Width = 128  # width of a modality's vector
-    heads: Heads = 4  # of the Transformer over a sequence
-    layers: Layers = 1
-    d_ff: Width = 256
-    dropout: Dropout = 0.1
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.8  # margin: similarity of two modalities
     intra: Weight = 0.1  # lambda_1, weight of L_intra in the loss
     inter: Weight = 0.1  # lambda_2, of L_inter
     semi: Weight = 0.1  # lambda_3, of L_semi
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
 
 
 class HyCon(Network):
@@ -76,7 +58,7 @@ class HyCon(Network):
     def __init__(self, config: HyConConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         d, self.config = config.d, config
-        self.vectors = ModalityVectors(streams, partial(_branch, config))
+        self.vectors = ModalityVectors(streams, config.branch)
         self.project = nn.ModuleDict({m: nn.Linear(w, d) for m, w in self.vectors.widths.items()})
         self.layers = nn.Sequential(
             nn.Linear(d, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, 1)
@@ -145,11 +127,3 @@ def contrasts(e: Tensor, present: Tensor, labels: Tensor, alpha: float) -> Losse
     own = (pair & same_utterance & ~same_modality).to(s.dtype)
     out["semi"] = ((s - alpha) ** 2 * own).sum() / own.sum().clamp(min=1)
     return out
-
-
-def _branch(config: HyConConfig, stream: StreamSpec) -> Branch:
-    if stream.level == "utterance":
-        return VectorBranch(stream.dim)
-    return FrameTransformer(
-        stream.dim, config.d, config.heads, config.layers, config.d_ff, config.dropout
-    )

@@ -11,11 +11,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ConfigError
 
 from .aligned import Aligned
 from .branches import TransformerLayer
-from .network import CHECKED, Dropout, Heads, Layers, Network, NetworkConfig, Width
+from .network import CHECKED, Dropout, Heads, Layers, Network, NetworkConfig, Width, check_heads
 from .ragged import Padding, Ragged
 
 
@@ -34,8 +33,7 @@ class MAGConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
+        check_heads(self.d, self.heads)
 
 
 class MAG(Network):

@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ConfigError
 
 from .network import (
     CHECKED,
@@ -22,6 +21,7 @@ from .network import (
     Network,
     NetworkConfig,
     Width,
+    check_heads,
     roles_by_modality,
 )
 from .ragged import Padding, Ragged
@@ -53,8 +53,7 @@ class MulTConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
+        check_heads(self.d, self.heads)
 
 
 class MulT(Network):

@@ -89,6 +89,12 @@ def _check(config: NetworkConfig) -> None:
         object.__setattr__(config, setting.name, value)
 
 
+def check_heads(d: int, heads: int) -> None:
+    """Raise ConfigError unless the heads of an attention share its width d."""
+    if d % heads:
+        raise ConfigError(f"d = {d} must be a multiple of heads = {heads}")
+
+
 class Batch(NamedTuple):
     """Utterances of the store: their row numbers (B,), streams by role, and labels (B,)."""
 

@@ -11,7 +11,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ConfigError
 
 from .branches import TransformerLayer, sinusoidal_positions
 from .network import (
@@ -29,6 +28,7 @@ from .network import (
     Weight,
     Width,
     adamw,
+    check_heads,
     roles_by_modality,
 )
 from .ragged import Padding, Ragged
@@ -53,8 +53,7 @@ class TPMSAConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
+        check_heads(self.d, self.heads)
 
 
 class Rows(NamedTuple):

@@ -5,13 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 
-from .branches import Branch
-from .network import roles_by_modality
+from .branches import Branch, FrameTransformer, VectorBranch
+from .network import (
+    CHECKED,
+    Dropout,
+    Heads,
+    Layers,
+    NetworkConfig,
+    Width,
+    check_heads,
+    roles_by_modality,
+)
 from .ragged import Ragged
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TransformedConfig(NetworkConfig):
+    """Settings of a network over vectors whose sequences go through a Transformer first."""
+
+    d: Width = 128  # width of a modality's vector
+    heads: Heads = 4  # of the Transformer over a sequence
+    layers: Layers = 1
+    d_ff: Width = 256
+    dropout: Dropout = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self.d, self.heads)
+
+    def branch(self, stream: StreamSpec) -> Branch:
+        """The layer that makes one vector of a stream."""
+        if stream.level == "utterance":
+            return VectorBranch(stream.dim)
+        return FrameTransformer(
+            stream.dim, self.d, self.heads, self.layers, self.d_ff, self.dropout
+        )
 
 
 class ModalityVectors(nn.Module):

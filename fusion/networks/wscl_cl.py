@@ -15,9 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
-from clipmsa.cache.errors import ConfigError
 
-from .branches import Branch, FrameTransformer, VectorBranch
 from .network import (
     CHECKED,
     Batch,
@@ -26,26 +24,25 @@ from .network import (
     Layers,
     Losses,
     Network,
-    NetworkConfig,
     Pass,
     Steps,
     Weight,
     Width,
 )
 from .ragged import Ragged
-from .vectors import ModalityVectors
+from .vectors import ModalityVectors, TransformedConfig
 
 _RANGE = 6.0  # between the labels' ends
 _NEAREST = 0.1  # keeps a negative pair's target above a positive one's
 
 
 @dataclass(frozen=True, config=CHECKED)
-class WSCLCLConfig(NetworkConfig):
+class WSCLCLConfig(TransformedConfig):
     """Correlation learning with a curriculum; d and heads are near its authors' later code."""
 
     network: str = "wscl-cl"
-    d: Width = 40  # width of a modality's vector
-    heads: Heads = 5  # of the Transformer over a sequence
+    d: Width = 40
+    heads: Heads = 5
     layers: Layers = 3
     d_ff: Width = 160
     dropout: Dropout = 0.1
@@ -55,11 +52,6 @@ class WSCLCLConfig(NetworkConfig):
     discarded: Dropout = 0.1  # rho, share of the pairs, the hardest
     buckets: Width = 10  # n_b
     threshold: Annotated[float, Field(ge=0)] = 0.01  # tau
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d % self.heads:
-            raise ConfigError(f"d = {self.d} must be a multiple of heads = {self.heads}")
 
 
 class Pairs(NamedTuple):
@@ -105,7 +97,7 @@ class WSCLCL(Network):
     def __init__(self, config: WSCLCLConfig, streams: Mapping[str, StreamSpec]) -> None:
         super().__init__()
         d, self.config = config.d, config
-        self.vectors = ModalityVectors(streams, partial(_branch, config))
+        self.vectors = ModalityVectors(streams, config.branch)
         modalities = list(self.vectors.widths)
         self.project = nn.ModuleDict({m: nn.Linear(w, d) for m, w in self.vectors.widths.items()})
         self.dropout = nn.Dropout(config.dropout)
@@ -173,6 +165,8 @@ class WSCLCL(Network):
                 config = self.config
                 order, bucket = curriculum(kept, each, config.discarded, config.buckets)
         chosen = each if fed is None else each[order[bucket < fed]]
+        if len(chosen) == 0:  # a single pair is discarded as the hardest
+            return terms
         return {**terms, "correlation": self.config.correlation * chosen.mean()}
 
     def drawn(self, present: Tensor) -> Pairs:
@@ -221,11 +215,3 @@ def step(fed: int, fallen: float, buckets: int, threshold: float) -> int:
     """How many buckets are fed next: one more where the loss has fallen, one less where risen."""
     forward = int(fallen > threshold) - int(-fallen > threshold)
     return min(max(fed + forward, 1), buckets)
-
-
-def _branch(config: WSCLCLConfig, stream: StreamSpec) -> Branch:
-    if stream.level == "utterance":
-        return VectorBranch(stream.dim)
-    return FrameTransformer(
-        stream.dim, config.d, config.heads, config.layers, config.d_ff, config.dropout
-    )

@@ -90,3 +90,15 @@ def test_after_pretraining_the_predictors_are_kept_and_the_easiest_fed():
     assert easy < 0.5 * everything
     assert int(model.fed) == 1
     assert not set(dict(model.named_buffers())) & set(model.state_dict())
+
+
+def test_a_batch_of_a_single_pair_which_is_discarded_trains_on_the_task_alone():
+    model = network()
+    streams = {
+        f"{m}/own": Ragged(torch.ones(n, 4).double(), torch.tensor([n, 0]))
+        for m, n in zip(ORDER, (1, 1, 0), strict=True)
+    }
+    (one,) = model.epoch(2)
+    terms = one.losses(Batch(torch.arange(2), streams, torch.zeros(2).double()))
+    assert list(terms) == ["task"]
+    assert terms["task"].isfinite()
