@@ -93,6 +93,7 @@ def write_report(
     features: Named | None = None,
     clips: Named | None = None,
     utterances: Sequence[str] = (),
+    paper: str | None = None,
     device: str = "auto",
     trust: Words = (),
     progress: bool = True,
@@ -105,6 +106,7 @@ def write_report(
         features: the store that the first run was trained on; else where it says.
         clips: the dataset's folder or CSV table, for pictures of the clips.
         utterances: ids of test utterances to take apart; else the two worst.
+        paper: mosi or mosei: the paper's figures stand beside the runs'.
 
     Raises:
         RunError: a folder holds no finished run, or no such utterance was tested.
@@ -117,17 +119,19 @@ def write_report(
     given = [runs] if isinstance(runs, str | os.PathLike | Run) else list(runs)
     paths, page = [folder_of(one) for one in given], Path(out)
     if len(paths) == 1 and paths[0].is_file():
-        if features or clips or utterances:
+        if features or clips or utterances or paper:
             raise ClipmsaError(
-                f"{paths[0]}: is a file of predictions, and takes no `features`, `clips` or "
-                f"`utterances`"
+                f"{paths[0]}: is a file of predictions, and takes no `features`, `clips`, "
+                f"`utterances` or `paper`"
             )
         return _video_report(paths[0], page)
     records = read_runs(paths)
     thumbnails = None if clips is None else _thumbnails(Path(clips))
     evidence = find_evidence(records[0], path_of(features), pick_device(device))
     with bars.progress("report", "passes", progress) as advance:
-        content = build_report(records, evidence, thumbnails, utterances, on_pass=advance)
+        content = build_report(
+            records, evidence, thumbnails, utterances, paper=paper, on_pass=advance
+        )
     publish_text(page, render(content))
     if clips is not None:
         shown = sum(row.thumbnail is not None for row in content.utterances)

@@ -41,6 +41,10 @@ def report(
             show_default="worst 2",
         ),
     ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="mosi or mosei: the paper's figures beside the runs'."),
+    ] = None,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
@@ -57,7 +61,7 @@ def report(
         raise typer.BadParameter(
             f"{out} is there and is no page (.html), so it is not replaced", param_hint="--out"
         )
-    if runs[0].is_file() and (len(runs) > 1 or features or clips or utterances):
+    if runs[0].is_file() and (len(runs) > 1 or features or clips or utterances or paper):
         raise typer.BadParameter(
             f"{shown(str(runs[0]))} is a file of predictions; give it alone, without other "
             f"options than --out",
@@ -69,6 +73,7 @@ def report(
         features=features,
         clips=clips,
         utterances=utterances or (),
+        paper=paper,
         device=device,
         trust=trust or (),
     )

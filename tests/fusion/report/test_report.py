@@ -304,6 +304,14 @@ def test_the_papers_figures_stand_beside_the_runs_and_are_marked_where_features_
     assert parsed(render(build_report([record]))).find(".//section[@id='paper']") is None
 
 
+def test_the_command_puts_the_papers_figures_on_the_page(hostile_run, tmp_path, capsys):
+    page, line = tmp_path / "page.html", ["report", str(hostile_run / "run"), "--out"]
+    assert main([*line, str(page), "--paper", "mosei"]) == 0
+    assert parsed(page.read_text()).find(".//section[@id='paper']") is not None
+    assert main([*line, str(page), "--paper", "sims"]) == 1
+    assert "mosi and mosei, not 'sims'" in capsys.readouterr().err
+
+
 def test_several_runs_are_compared_with_the_first(record, hostile_run, tmp_path):
     other = RunRecord(
         **{
