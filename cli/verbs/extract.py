@@ -134,7 +134,8 @@ def show(store: FeatureStore) -> None:
     """Say what the store holds, and what to mind."""
     widths = ", ".join(f"{name} {stream.spec.dim}" for name, stream in store.streams.items())
     note("{} utterances ({}); {}", len(store), store.counts_by_split, widths)
-    warn_untrained(store.untrained_streams)
+    if len(store.untrained_streams) < len(store.streams):  # of all of them it was said at the start
+        warn_untrained(store.untrained_streams)
 
 
 def tell_of(manifest: Manifest) -> None:
