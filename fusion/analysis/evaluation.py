@@ -14,8 +14,8 @@ from clipmsa.cache import FeatureStore, StreamSpec
 from clipmsa.cache.errors import ConfigError, FingerprintError
 from clipmsa.cache.frames import Framed
 from clipmsa.cache.provenance import difference
+from clipmsa.cache.spec import MODALITIES
 from clipmsa.fusion.metrics.bootstrap import summary, summary_frame
-from clipmsa.fusion.networks.network import MODALITIES
 from clipmsa.fusion.training.checkpoint import Checkpoint
 from clipmsa.fusion.training.data import FeatureData
 from clipmsa.fusion.training.trainer import predict

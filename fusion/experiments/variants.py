@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from clipmsa.cache.checked import one_line
 from clipmsa.cache.errors import ConfigError, PluginError
 from clipmsa.cache.plugins import is_import_path
-from clipmsa.fusion.networks.network import MODALITIES, ROLES, NetworkConfig
+from clipmsa.cache.spec import MODALITIES
+from clipmsa.fusion.networks.network import ROLES, NetworkConfig
 from clipmsa.fusion.networks.registry import NETWORKS, default_config
 from clipmsa.fusion.training.config import RunConfig, changed, read_toml
 

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.errors import ConfigError
+from clipmsa.cache.spec import MODALITIES
 
 from .branches import SLSTM, Branch, FrameTransformer, StackedBiLSTM, Temporal, VectorBranch
 from .coattention import CoAttentionMap, Concatenation, HierarchicalFusion, Residual
 from .network import (
     CHECKED,
-    MODALITIES,
     Dropout,
     Heads,
     Layers,

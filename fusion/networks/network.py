@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from clipmsa.cache import StreamSpec
 from clipmsa.cache.checked import one_line
 from clipmsa.cache.errors import ConfigError
+from clipmsa.cache.spec import BRANCHES, MODALITIES
 
 from .ragged import Ragged
 
 if TYPE_CHECKING:
     from .coattention import CoAttentionMap
 
-MODALITIES = ("text", "audio", "vision")
 Normalise = Literal["standard", "none"]
-ROLES = tuple(f"{modality}/{branch}" for modality in MODALITIES for branch in ("own", "clip"))
+ROLES = tuple(f"{modality}/{branch}" for modality in MODALITIES for branch in BRANCHES)
 CHECKED = ConfigDict(extra="forbid", strict=True)  # strict: no text is a number, nor is true
 Width = Annotated[int, Field(ge=1, le=16_384)]
 Layers = Annotated[int, Field(ge=1, le=64)]

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from clipmsa.cache.checked import one_line
 from clipmsa.cache.errors import CheckpointError, TrainingError
 from clipmsa.cache.provenance import fingerprint
+from clipmsa.cache.spec import MODALITIES
 from clipmsa.fusion.metrics.regression import regression_metrics
-from clipmsa.fusion.networks.network import MODALITIES, Batch, Pass
+from clipmsa.fusion.networks.network import Batch, Pass
 from clipmsa.fusion.networks.registry import Trainable
 
 from .checkpoint import load_progress, save_progress
